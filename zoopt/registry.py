@@ -1,0 +1,71 @@
+"""Names of strategies, surrogates and problems, found through entry points and imported only when used.
+
+Listings (``names``, ``summary``) read the entry points and the source text; nothing heavy is imported for them.
+"""
+
+from __future__ import annotations
+
+import ast
+import difflib
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Literal
+
+from zoopt.errors import UnknownName
+
+Kind = Literal["strategies", "surrogates", "problems"]
+
+
+@cache
+def _entries(kind: Kind) -> dict[str, EntryPoint]:
+    return {entry.name: entry for entry in sorted(entry_points(group=f"zoopt.{kind}"), key=lambda e: e.name)}
+
+
+def names(kind: Kind = "strategies") -> list[str]:
+    """Registered names of one kind, sorted."""
+    return list(_entries(kind))
+
+
+def load(name: str, kind: Kind = "strategies") -> Any:
+    """The class or function registered as ``name``.
+
+    Raises:
+        UnknownName: With the closest registered names.
+    """
+    entry = _entries(kind).get(name)
+    if entry is None:
+        close = difflib.get_close_matches(name, names(kind), n=3)
+        hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"registered are {', '.join(names(kind))}."
+        raise UnknownName(f"there is no {_SINGULAR[kind]} called {name!r}; {hint}")
+    return entry.load()
+
+
+def name_of(target: type, kind: Kind = "strategies") -> str | None:
+    """The name under which a class is registered, or None."""
+    path = f"{target.__module__}:{target.__qualname__}"
+    return next((name for name, entry in _entries(kind).items() if entry.value == path), None)
+
+
+def exports(kind: Kind) -> dict[str, str]:
+    """What ``from zoopt.<kind> import X`` offers: class or function name -> registered name (ours only, no plug-in's)."""
+    return {entry.attr: name for name, entry in _entries(kind).items() if entry.module.startswith(f"zoopt.{kind}.")}
+
+
+def summary(name: str, kind: Kind = "strategies") -> str:
+    """First line of the docstring of ``name``, read from its source without importing it."""
+    entry = _entries(kind).get(name)
+    if entry is None:
+        raise UnknownName(f"there is no {_SINGULAR[kind]} called {name!r}.")
+    spec = find_spec(entry.module)
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return ""
+    tree = ast.parse(Path(spec.origin).read_text(encoding="utf-8"))
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == entry.attr:
+            return (ast.get_docstring(node) or "").partition("\n")[0]
+    return ""
+
+
+_SINGULAR: dict[Kind, str] = {"strategies": "strategy", "surrogates": "surrogate", "problems": "problem"}
