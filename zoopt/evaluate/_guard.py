@@ -1,0 +1,75 @@
+"""Lets no process outlive this one, however it ends.
+
+Evaluations run in sessions of their own, so that a timeout can kill all of one and Ctrl-C reaches none; the price is that
+they would also live on when this process is killed. A small helper process holds the other end of a pipe: when the pipe
+closes, because this process closed it or because it is no more, the helper kills the process groups that are still on its
+list. That works whatever the evaluation is doing then, which a thread inside it could not promise.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import subprocess
+import sys
+import threading
+
+# select with a timeout and not a plain read: a process forked from ours may hold the pipe open after our death.
+_SCRIPT = """
+import os, select, signal, sys
+parent = int(sys.argv[1])
+groups, rest = set(), b""
+while True:
+    if not select.select([0], [], [], 1.0)[0]:
+        if os.getppid() != parent:
+            break
+        continue
+    data = os.read(0, 65536)
+    if not data:
+        break
+    *lines, rest = (rest + data).split(b"\\n")
+    for line in lines:
+        (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
+for group in groups:
+    try:
+        os.killpg(group, signal.SIGKILL)
+    except OSError:
+        pass
+"""
+
+
+class Guard:
+    """A helper process that kills listed process groups when this process ends."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()  # re-entrant: a pool may be collected as garbage at any moment
+        self._process = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(os.getpid())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+            cwd="/",
+            bufsize=0,
+        )
+
+    def add(self, group: int) -> None:
+        """Put a process group on the list."""
+        self._write(b"+%d\n" % group)
+
+    def remove(self, group: int) -> None:
+        """Take a process group off the list; to be done before its number can be given to another."""
+        self._write(b"-%d\n" % group)
+
+    def _write(self, line: bytes) -> None:
+        with self._lock, contextlib.suppress(OSError, ValueError):  # the helper itself was killed: go on without it
+            if self._process.stdin is not None:
+                self._process.stdin.write(line)
+
+    def close(self) -> None:
+        """Kill what is still listed and end the helper."""
+        with self._lock:
+            if self._process.stdin is not None:
+                self._process.stdin.close()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(timeout=5)
