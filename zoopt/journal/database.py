@@ -1,0 +1,413 @@
+"""The connection to a journal: one code path for SQLite and PostgreSQL, on SQLAlchemy Core.
+
+Statements are Core constructs whose text is compiled once for each dialect; they then run as text, which costs a third of
+running the construct. Connections are in autocommit mode, so that a lone statement is a transaction of its own.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, CursorResult, Executable, create_engine, inspect, make_url
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+from sqlalchemy.pool import NullPool
+
+from zoopt.errors import ConfigError, JournalError
+from zoopt.journal import schema
+
+Durability = Literal["full", "process"]
+
+_BUSY = 30.0  # seconds a writer waits for another one
+_SYNCHRONOUS = {
+    "sqlite": {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"},
+    "postgresql": {True: "SET synchronous_commit TO on", False: "SET synchronous_commit TO off"},
+}
+_BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
+
+
+class ConnectionLost(JournalError):
+    """The connection ended in the midst of a statement; whether that was carried out is not known."""
+
+
+class _File(sqlite3.Connection):
+    """A connection that leaves no transaction open when it is closed, even while a traceback still holds one of its cursors."""
+
+    def close(self) -> None:
+        with suppress(sqlite3.Error):
+            self.rollback()
+        super().close()
+
+
+class _Statement(NamedTuple):
+    text: str
+    order: tuple[str, ...]
+
+
+class Database:
+    """A journal's database and this process's connection to it, guarded by :attr:`lock` and usable from any thread.
+
+    Args:
+        address: URL or path.
+        durability: ``"full"`` or ``"process"``; see :class:`zoopt.journal.Journal`.
+        read_only: Whether nothing may be written.
+
+    Raises:
+        ConfigError: The address or the durability is none.
+        JournalError: The database cannot be opened, or is not a journal that this version reads.
+    """
+
+    def __init__(self, address: str | os.PathLike[str], *, durability: Durability, read_only: bool) -> None:
+        if durability not in ("full", "process"):
+            raise ConfigError(f"durability must be 'full' or 'process', not {durability!r}.")
+        self.lock = threading.RLock()
+        self.read_only = read_only
+        self.pid = os.getpid()
+        self.epoch = 0  # goes up whenever the connection is given up
+        self._full = durability == "full"
+        self._immutable = False
+        self._connection: Connection | None = None
+        self._synced: bool | None = None
+        self._begun = False  # within transaction()
+        url = _parse(address)
+        self.path: Path | None = None
+        if url.get_backend_name() == "sqlite":
+            self.path = Path(url.database or "").expanduser().absolute()
+            self.label = str(url.database)
+            self._check_path(self.path)
+            self._engine = create_engine("sqlite://", creator=self._connect_file, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+        else:
+            self.label = url.render_as_string(hide_password=True)
+            try:
+                self._engine = create_engine(
+                    url.set(drivername="postgresql+psycopg"),
+                    poolclass=NullPool,
+                    isolation_level="AUTOCOMMIT",
+                    paramstyle="format",
+                    use_native_hstore=False,
+                    connect_args={} if "connect_timeout" in url.query else {"connect_timeout": 10},
+                )
+            except ModuleNotFoundError as error:
+                raise JournalError("a journal on PostgreSQL needs psycopg: pip install 'zoopt-toolkit[postgres]'.") from error
+        self.dialect = self._engine.dialect.name
+        self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
+        self._statements = {name: self._compile(construct) for name, construct in schema.STATEMENTS.items()}
+        self.append = self._statements["append"].text
+        try:
+            self._open()
+        except BaseException:
+            self.close()
+            raise
+
+    # Statements
+
+    def run(self, text: str, parameters: tuple[Any, ...] | list[tuple[Any, ...]] | None = None) -> CursorResult[Any]:
+        """Run one statement given as text, once for each row of parameters.
+
+        Raises:
+            IntegrityError: A key is taken already.
+            ConnectionLost: The connection ended; the next statement opens another.
+            JournalError: Any other failure, as a sentence.
+        """
+        try:
+            connection = self._connection or self._connect()
+            return connection.exec_driver_sql(text, parameters)
+        except IntegrityError:
+            raise
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                self._drop()
+                raise ConnectionLost(f"the connection to {self.label} was lost ({_first_line(error.orig)}).") from error
+            raise self.error(error.orig or error) from error
+        except (SQLAlchemyError, UnicodeDecodeError) as error:
+            raise self.error(error) from error
+        except JournalError:
+            raise
+        except BaseException:  # an interrupt leaves the connection in no known state
+            self._drop()
+            raise
+
+    def execute(self, statement: str, /, **values: Any) -> int:
+        """Run a statement of :data:`schema.STATEMENTS`; how many rows it met."""
+        with self.lock:
+            text, order = self._statements[statement]
+            return self.run(text, tuple([values[key] for key in order])).rowcount
+
+    def fetch(self, statement: str, /, **values: Any) -> list[Any]:
+        """All rows of a statement of :data:`schema.STATEMENTS`, as the driver gives them."""
+        with self.lock:
+            text, order = self._statements[statement]
+            parameters = tuple([values[key] for key in order])
+            try:
+                result = self.run(text, parameters)
+            except ConnectionLost:  # idle for too long, or the server was started again: reading twice does no harm
+                if self._begun:
+                    raise
+                result = self.run(text, parameters)
+            try:
+                return list(result.cursor.fetchall()) if result.cursor is not None else []
+            except (self._driver_error, UnicodeDecodeError) as error:
+                raise self.error(error) from error
+            finally:
+                result.close()
+
+    @contextmanager
+    def transaction(self, *, sync: bool) -> Iterator[None]:
+        """Everything within is written together or not at all."""
+        with self.lock:
+            self.synchronous(sync)
+            self.run(_BEGIN[self.dialect])
+            self._begun = True
+            try:
+                yield
+                self.run("COMMIT")
+            except BaseException:
+                self._rollback()
+                raise
+            finally:
+                self._begun = False
+
+    def synchronous(self, sync: bool) -> None:
+        """Have the following commits wait for the disk, or not; at durability "process" they never do."""
+        wanted = sync and self._full
+        if wanted is not self._synced:
+            self.run(_SYNCHRONOUS[self.dialect][wanted])
+            self._synced = wanted
+
+    @property
+    def synced(self) -> bool:
+        """Whether a commit of this connection now waits for the disk, as the connection itself says."""
+        with self.lock:
+            setting = self.run("PRAGMA synchronous" if self.dialect == "sqlite" else "SHOW synchronous_commit").scalar()
+            return setting in (2, "on")
+
+    def detached(self, statement: str, /, **values: Any) -> int:
+        """As :meth:`execute`, on a connection of its own that is closed again; for threads beside the one that writes."""
+        text, order = self._statements[statement]
+        with self._engine.connect() as connection:
+            connection.exec_driver_sql(_SYNCHRONOUS[self.dialect][False])
+            return connection.exec_driver_sql(text, tuple([values[key] for key in order])).rowcount
+
+    def close(self) -> None:
+        """Close the connection. In a forked child it is only forgotten: it belongs to the parent."""
+        with self.lock:
+            if os.getpid() == self.pid:
+                self._drop()
+
+    # Connecting
+
+    def _connect_file(self) -> sqlite3.Connection:
+        mode = ("ro&immutable=1" if self._immutable else "ro") if self.read_only else "rwc"
+        uri = f"file:{quote(str(self.path))}?mode={mode}"
+        return sqlite3.connect(uri, uri=True, timeout=_BUSY, check_same_thread=False, factory=_File)
+
+    def _connect(self) -> Connection:
+        self._connection = connection = self._engine.connect()
+        if self.dialect == "postgresql" and self.read_only:
+            connection.exec_driver_sql("SET default_transaction_read_only TO on")
+        if self.dialect == "sqlite" and self._full:
+            connection.exec_driver_sql("PRAGMA fullfsync=ON")  # macOS: through the drive's own cache; nothing elsewhere
+        return connection
+
+    def _drop(self) -> None:
+        connection, self._connection, self._synced = self._connection, None, None
+        self.epoch += 1
+        if connection is not None:
+            with suppress(SQLAlchemyError, self._driver_error):
+                connection.close()
+
+    def _rollback(self) -> None:
+        if self._connection is not None:
+            try:
+                self._connection.exec_driver_sql("ROLLBACK")
+            except SQLAlchemyError:  # SQLite has already done so after some errors; a new connection leaves no doubt
+                self._drop()
+
+    def _compile(self, construct: Executable) -> _Statement:
+        compiled: Any = construct.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
+        return _Statement(str(compiled), tuple(compiled.positiontup))
+
+    # Opening
+
+    def _check_path(self, path: Path) -> None:
+        if path.is_dir():
+            raise JournalError(f"the journal {self.label} is a folder; give the path of a file in it.")
+        if self.read_only and not path.exists():
+            raise JournalError(f"there is no journal {self.label}. Check the path, or run the study first.")
+        if not path.parent.is_dir():
+            raise JournalError(f"the folder {path.parent} of the journal {self.label} does not exist; make it first.")
+
+    def _open(self) -> None:
+        version = self._version()
+        if version is None:
+            if self.read_only:
+                raise JournalError(f"{self.label} holds no journal: nothing was ever recorded there. Check the path.")
+            version = self._refuse_others()
+        elif version > schema.SCHEMA:
+            raise JournalError(
+                f"the journal {self.label} was written by a newer zoopt (schema {version}; this one knows up to {schema.SCHEMA}). "
+                "Upgrade zoopt-toolkit; nothing was changed."
+            )
+        elif version < schema.SCHEMA and self.read_only:
+            raise JournalError(
+                f"the journal {self.label} was written by an older zoopt (schema {version}, now {schema.SCHEMA}); "
+                "open it once for writing, which brings it up to date."
+            )
+        if self.read_only:
+            return
+        if self.dialect == "sqlite":
+            self._use_wal()
+        if version != schema.SCHEMA:
+            self._create_or_migrate()
+        elif self.dialect == "sqlite":  # a file without write permission opens silently and would fail at the first event
+            with self.transaction(sync=False):
+                pass
+
+    def _version(self) -> int | None:
+        """Schema of the journal, or None where there is none."""
+        try:
+            try:
+                present = inspect(self._connection or self._connect()).has_table("zoopt_meta")
+            except DBAPIError as error:
+                # A journal in a folder that may not be written: without a -wal file nobody is writing, and it can be read as it is.
+                if not self.read_only or not self.path or not _code(error.orig).startswith(("SQLITE_CANTOPEN", "SQLITE_READONLY")):
+                    raise
+                if Path(f"{self.path}-wal").exists():
+                    raise
+                self._drop()
+                self._immutable = True
+                present = inspect(self._connect()).has_table("zoopt_meta")
+        except DBAPIError as error:
+            raise self.error(error.orig or error) from error
+        except UnicodeDecodeError as error:
+            raise self.error(error) from error
+        if not present:
+            return None
+        rows = self.fetch("version")
+        if not rows or not str(rows[0][0]).isdecimal():
+            raise JournalError(f"the journal {self.label} does not say which schema it has: it is damaged. Nothing was changed.")
+        return int(rows[0][0])
+
+    def _refuse_others(self) -> int | None:
+        """Refuse tables that are not ours; gives the schema of a journal that another process has made since we looked."""
+        assert self._connection is not None
+        tables = set(inspect(self._connection).get_table_names())
+        if "zoopt_meta" in tables:
+            return self._version()
+        if self.dialect == "sqlite" and tables:
+            raise JournalError(f"{self.label} is the database of another program (it holds {_some(tables)}); choose another file.")
+        if taken := tables & set(schema.METADATA.tables):
+            raise JournalError(f"{self.label} holds {_some(taken)} of another program; choose another database, or a schema of its own.")
+        return None
+
+    def _use_wal(self) -> None:
+        end = time.monotonic() + _BUSY
+        while True:  # the switch does not wait by itself for a process that does the same just now
+            try:
+                self.run("PRAGMA journal_mode=WAL").close()
+                return
+            except JournalError as error:
+                cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
+                if not _code(cause).startswith("SQLITE_BUSY") or time.monotonic() > end:
+                    raise
+                time.sleep(0.01)
+
+    def _create_or_migrate(self) -> None:
+        with self.transaction(sync=True):
+            if self.dialect == "postgresql":  # CREATE TABLE IF NOT EXISTS is not safe against itself
+                self.run("SELECT pg_advisory_xact_lock(2064212081)").close()
+            version = self._version()  # once more: another process may just have done the same
+            connection = self._connection
+            assert connection is not None
+            try:
+                if version is None:
+                    schema.METADATA.create_all(connection, checkfirst=False)
+                    connection.execute(schema.META.insert().values(key="schema", value=str(schema.SCHEMA)))
+                    return
+                for migrate in schema.MIGRATIONS[version - 1 :]:
+                    migrate(connection)
+            except DBAPIError as error:
+                raise self.error(error.orig or error) from error
+            self.execute("set version", version=str(schema.SCHEMA))
+
+    # Errors
+
+    def error(self, error: BaseException) -> JournalError:
+        """What the driver said, as a sentence that says what to do."""
+        code, detail = _code(error), _first_line(error)
+        name = self.label
+        if code.startswith("SQLITE_READONLY") or code in ("25006", "42501"):
+            sentence = f"the journal {name} may not be written ({detail}). Give it write permission, or look at it with read_only=True."
+        elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "53")):
+            sentence = (
+                f"the disk of the journal {name} is full or failing ({detail}{self._room()}). "
+                "What was being recorded is not; make room and go on."
+            )
+        elif code.startswith("SQLITE_CORRUPT") or code in ("XX001", "XX002") or "utf-8" in detail.lower():
+            sentence = f"the journal {name} is damaged ({detail}); nothing was changed. {self.rescue}"
+        elif code.startswith("SQLITE_NOTADB"):
+            sentence = f"{name} is not a journal ({detail}); nothing was changed. Check the path; if it was one, restore a copy."
+        elif code.startswith("SQLITE_BUSY"):
+            sentence = f"another process has been writing to the journal {name} for {_BUSY:g} s. End it, or try again later."
+        elif code.startswith("SQLITE_CANTOPEN"):
+            sentence = f"the journal {name} cannot be opened ({detail}). Check that its folder exists and may be written."
+        elif self.dialect == "postgresql" and self._connection is None:
+            sentence = f"the server of the journal {name} does not answer ({detail}). Check the address and that the server runs."
+        else:
+            sentence = f"the journal {name} refused: {detail}."
+        return JournalError(sentence)
+
+    @property
+    def rescue(self) -> str:
+        """What to do with a damaged journal."""
+        if self.dialect == "sqlite":
+            return f"Restore a copy, or save what is left with: sqlite3 {self.label} .recover"
+        return "Restore a backup of the database."
+
+    def _room(self) -> str:
+        try:
+            return f", {shutil.disk_usage(self.path.parent).free / 1e6:.0f} MB free" if self.path else ""
+        except OSError:
+            return ""
+
+
+def _parse(address: str | os.PathLike[str]) -> URL:
+    """A URL as it is; anything else is the path of an SQLite file."""
+    address = os.fspath(address)
+    if "://" not in address:
+        return URL.create("sqlite", database=address) if address and address != ":memory:" else _refuse_memory()
+    try:
+        url = make_url(address.replace("postgres://", "postgresql://", 1) if address.startswith("postgres://") else address)
+    except (ArgumentError, ValueError) as error:
+        raise ConfigError(f"{address!r} is no address of a journal; write 'sqlite:///file.db' or 'postgresql://user@host/name'.") from error
+    if url.get_backend_name() not in _BEGIN:
+        raise ConfigError(f"a journal is kept in SQLite or PostgreSQL, not in {url.get_backend_name()!r}; write 'sqlite:///file.db'.")
+    if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
+        return _refuse_memory()
+    return url
+
+
+def _refuse_memory() -> URL:
+    raise ConfigError("a journal needs a file, as in 'sqlite:///study.db'; a study in memory has journal=None.")
+
+
+def _code(error: BaseException | None) -> str:
+    """SQLite's name of an error, or PostgreSQL's SQLSTATE."""
+    return str(getattr(error, "sqlite_errorname", None) or getattr(error, "sqlstate", None) or "")
+
+
+def _first_line(error: BaseException | None) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+
+
+def _some(tables: Sequence[str] | set[str]) -> str:
+    names = sorted(tables)
+    return f"table {', '.join(map(repr, names[:3]))}" + (f" and {len(names) - 3} more" if len(names) > 3 else "")
