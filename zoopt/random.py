@@ -241,7 +241,7 @@ class Random:
         if self.labels is None:
             return range(count)
         if len(self.labels) != count:
-            raise ValueError(f"this key is for {len(self.labels)} selected run(s), but runs={tuple(runs)} asks for {count}.")
+            raise ValueError(f"this key is for {len(self.labels)} selected run(s), but runs={tuple(runs)} asks for {count} of them.")
         return self.labels
 
     def _label(self, run: int | None) -> int:
