@@ -16,7 +16,7 @@ PYTEST := cd $(WHEEL)/run && ZOOPT_TEST_INSTALLED=1 $(WHEEL_PYTHON) -m pytest -c
 SOURCES := $(shell find zoopt strategies surrogates problems -not -path '*/__pycache__*')  # folders too: a deleted file counts
 CHECKED := zoopt strategies surrogates problems tests examples benchmarks tools
 
-.PHONY: help demo test check lint format types imports pytest slow docs bench dev system clean
+.PHONY: help demo test check lint format types imports pytest slow docs bench bench-peers dev system clean
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
 
@@ -83,10 +83,14 @@ slow: $(WHEEL)/.installed
 
 # ---- the rest --------------------------------------------------------------------------------------------------------------------------
 
+bench-peers:
+	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+
 docs: .venv/.installed
 	$(BIN)/mkdocs build --strict
 
-bench: .venv/.installed
+bench: .venv/.installed bench-peers
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
 
 system:
