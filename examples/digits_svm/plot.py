@@ -1,0 +1,40 @@
+"""Draws the convergence of the recorded study: every trial, and the best so far."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+from zoopt.config import load
+
+
+def main(out: Path) -> None:
+    """Write the picture to ``out``."""
+    with load(Path(__file__).with_name("study.toml")).make_study() as study:
+        history = study.history()
+        best = study.best
+    done = history["state"] == "complete"
+    numbers, accuracy = history["id"][done] + 1, history["accuracy"][done]
+    figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
+    for kernel, colour in (("rbf", "#1f6f8b"), ("poly", "#d98324")):
+        rows = history["kernel"][done] == kernel
+        axes.plot(numbers[rows], accuracy[rows], "o", ms=5, color=colour, label=f"{kernel} kernel")
+    axes.step(numbers, np.maximum.accumulate(accuracy), where="post", color="black", lw=1.5, label="best so far")
+    axes.set_ylim(max(0.8, float(accuracy.min()) - 0.01), 1.0)
+    axes.set_xlabel("evaluation")
+    axes.set_ylabel("accuracy, five folds")
+    axes.set_title(f"Support vector machine on 1,797 digits: {best.value:.4f}" if best and best.value else "")
+    axes.legend(loc="lower right", frameon=False)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(out, dpi=120)
+
+
+if __name__ == "__main__":
+    target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("convergence.png")
+    main(target)
+    sys.stdout.write(f"wrote {target}\n")
