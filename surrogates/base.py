@@ -1,0 +1,47 @@
+"""The contract of a surrogate: a recipe that fits a BoTorch model to data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from zoopt.strategy import Task
+
+if TYPE_CHECKING:
+    from botorch.models.model import Model
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingData:
+    """What a surrogate is fitted to.
+
+    Attributes:
+        x: Encoded points, ``(n, d)``, float64.
+        y: Observed outcomes in their own units, ``(n, m)``, finite.
+        noise: Standard deviations of the outcomes, ``(n, m)``, NaN where not told; None where none was.
+    """
+
+    x: Tensor
+    y: Tensor
+    noise: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Base class of every surrogate: a frozen dataclass of hyper-parameters."""
+
+    def fit(self, data: TrainingData, task: Task, start: Tensor | None = None) -> Model:
+        """A model of the outcomes over encoded points, with m outputs in the units of ``data.y``.
+
+        Args:
+            data: Points and outcomes.
+            task: What is being solved: its space tells which columns are choices, ``deterministic`` whether to interpolate.
+            start: What :meth:`memory` gave for an earlier fit to similar data, for a warm start.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not define fit().")
+
+    def memory(self, model: Model) -> Tensor | None:
+        """Numbers from which a later fit may start, or None."""
+        return None

@@ -1,0 +1,485 @@
+"""Bayesian optimization: better than random by far, valid points only, the same points again, and never without an answer."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoopt.errors import CapabilityError, ConfigError, Exhausted, UnknownName
+from zoopt.feedback import Evaluation, Observations
+from zoopt.problems import Branin, Gramacy, Hartmann6
+from zoopt.random import Random
+from zoopt.space import Bool, Choice, Context, Integer, Linear, Real, Space
+from zoopt.state import equal, from_bytes, to_bytes
+from zoopt.strategies.bo import BO
+from zoopt.strategy import Request, Task, make
+from zoopt.surrogates import GP, Surrogate
+
+
+@dataclass
+class Loop:
+    """A study in small: ids, calls counted for the random key, everything told at once unless asked otherwise."""
+
+    task: Task
+    objective: Callable[[Tensor], Any]
+    recipe: BO = field(default_factory=BO)
+    seed: int = 0
+    failing: Callable[[Tensor], Tensor] | None = None
+    budget: int | None = None
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.seed)
+        self.state = self.recipe.begin(self.task, self.random)
+        self.calls = 1
+        self.x: list[Tensor] = []
+        self.values: list[float] = []
+        self.constraints: list[Tensor] = []
+        self.waiting: list[int] = []
+
+    def ask(self, n: int = 1, fixed: dict[int, float] | None = None) -> list[int]:
+        pending = torch.stack([self.x[i] for i in self.waiting]) if self.waiting else None
+        remaining = None if self.budget is None else self.budget - len(self.x)
+        self.state, out = self.recipe.ask(self.task, self.state, Request(n, pending, fixed, remaining), self.random.at(self.calls))
+        self.calls += 1
+        ids = list(range(len(self.x), len(self.x) + out.x.shape[0]))
+        self.x += list(out.x.clone())
+        self.values += [np.nan] * len(ids)
+        self.waiting += ids
+        return ids
+
+    def tell(self, ids: list[int]) -> None:
+        x = torch.stack([self.x[i] for i in ids])
+        units = self.task.space.decode(x)
+        result = self.objective(units)
+        values, constraints = (result.values, result.constraints) if isinstance(result, Evaluation) else (result, None)
+        ok = None if self.failing is None else ~self.failing(units)
+        values = values if ok is None else torch.where(ok, values, torch.inf)
+        told = Observations(ids, x, values.unsqueeze(-1), constraints=constraints, ok=ok)
+        self.state = self.recipe.tell(self.task, self.state, told, self.random.at(self.calls))
+        self.calls += 1
+        for row, i in enumerate(ids):
+            self.values[i] = float(values[row])
+            self.waiting.remove(i)
+        if constraints is not None:
+            self.constraints += list(constraints)
+
+    def run(self, n: int, batch: int = 1) -> Loop:
+        while len(self.x) < n:
+            self.tell(self.ask(batch))
+        return self
+
+    @property
+    def points(self) -> Tensor:
+        return torch.stack(self.x)
+
+    @property
+    def best(self) -> float:
+        return min(self.values)
+
+
+@pytest.fixture
+def falls_back() -> None:
+    """Asked for by tests in which the model is broken on purpose."""
+
+
+@pytest.fixture(autouse=True)
+def no_rung_of_the_ladder(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Wherever nothing is broken on purpose, the model itself makes the proposals."""
+    caplog.set_level(logging.WARNING, "zoopt")
+    yield
+    if "falls_back" not in request.fixturenames:
+        assert not [record.getMessage() for record in caplog.records if "gave no proposal" in record.getMessage()]
+
+
+QUICK = BO(samples=32, raw_samples=64, restarts=2)
+
+
+def regret(loop: Loop) -> float:
+    return loop.best - loop.objective.optimum.value  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_branin_in_25_evaluations(deterministic: bool) -> None:
+    """The regret is a small part of what random search has after as many evaluations."""
+    branin = Branin()
+    loop = Loop(Task(branin.space, deterministic=deterministic), branin, QUICK).run(25)
+    u = torch.rand((100, 25, 2), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    blind = (branin(branin.space.decode(u)).amin(-1) - branin.optimum.value).median()
+    assert regret(loop) < 0.05 * float(blind)
+
+
+@pytest.mark.slow
+def test_deterministic_converges_to_many_digits() -> None:
+    for problem, limit, n in ((Branin(), 1e-4, 50), (Hartmann6(), 1e-3, 60)):
+        regrets = [regret(Loop(Task(problem.space, deterministic=True), problem, BO(initial=10), seed=s).run(n)) for s in range(3)]
+        assert sorted(regrets)[1] < limit
+
+
+@pytest.mark.slow
+def test_noise_is_seen_through() -> None:
+    hartmann = Hartmann6()
+    regrets = []
+    for seed in range(3):
+        generator = torch.Generator().manual_seed(seed)
+        noisy = lambda x, g=generator: hartmann(x) + 0.2 * torch.randn(x.shape[0], generator=g, dtype=x.dtype)  # noqa: E731
+        loop = Loop(Task(hartmann.space), noisy, BO(initial=10), seed=seed).run(60)
+        chosen = loop.recipe.recommend(loop.task, loop.state)
+        assert chosen is not None
+        regrets.append(float(hartmann(hartmann.space.decode(chosen.unsqueeze(0)))) - hartmann.optimum.value)
+    assert sorted(regrets)[1] < 0.5
+
+
+def test_batches_and_pending_points_are_apart() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space), branin, QUICK).run(8)
+    loop.ask(2)
+    loop.ask(4)
+    out = loop.points[[*range(8, 14)]]
+    distance = torch.cdist(out, out, p=torch.inf) + torch.eye(6)
+    assert float(distance.min()) > 1e-3
+    assert not (set(loop.waiting) - {*range(8, 14)})
+
+
+def test_asked_all_at_once_before_anything_is_told() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space), branin, QUICK)
+    loop.ask(16)
+    loop.ask(1)
+    assert loop.points.shape == (17, 2)
+    assert float((torch.cdist(loop.points, loop.points) + torch.eye(17)).min()) > 1e-3
+    loop.tell([3, 1, 16])
+    loop.ask(3)
+
+
+@pytest.mark.parametrize("cut", [3, 8, 11])
+def test_resumed_from_bytes_it_goes_on_to_the_bit(cut: int) -> None:
+    branin = Branin()
+    whole = Loop(Task(branin.space, deterministic=True), branin, QUICK).run(12)
+    first = Loop(Task(branin.space, deterministic=True), branin, QUICK).run(cut)
+    first.ask()
+    first.state = from_bytes(to_bytes(first.state))
+    first.tell(first.waiting[:])
+    first.state = from_bytes(to_bytes(first.state))
+    first.run(12)
+    assert torch.equal(first.points, whole.points)
+    assert equal(first.state, whole.state)
+
+
+def test_order_and_pieces_of_tells_do_not_matter() -> None:
+    branin = Branin()
+    loops = [Loop(Task(branin.space), branin, QUICK) for _ in range(2)]
+    for loop, pieces in zip(loops, ([[0, 1, 2, 3, 4, 5]], [[4], [5, 1], [0, 3, 2]]), strict=True):
+        loop.ask(6)
+        for piece in pieces:
+            loop.tell(piece)
+        loop.calls = 20
+        loop.ask(2)
+    assert torch.equal(loops[0].points, loops[1].points)
+
+
+def test_a_row_told_again_replaces_the_first() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space), branin, QUICK).run(6)
+    x = loop.points[:1]
+    told = Observations([0], x, torch.tensor([[-500.0]], dtype=torch.float64))
+    loop.state = loop.recipe.tell(loop.task, loop.state, told, loop.random)
+    chosen = loop.recipe.recommend(loop.task, loop.state)
+    assert loop.state.x.shape[0] == 6
+    assert chosen is not None and torch.equal(chosen, x[0])
+
+
+def test_known_data_replace_the_design() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space, deterministic=True), branin, QUICK)
+    x = branin.space.from_unit(torch.rand((30, 2), generator=torch.Generator().manual_seed(3), dtype=torch.float64))
+    loop.state = loop.recipe.tell(
+        loop.task, loop.state, Observations(range(1000, 1030), x, branin(branin.space.decode(x)).unsqueeze(-1)), loop.random
+    )
+    loop.ask()
+    assert loop.recipe.info(loop.task, loop.state)["model"] == "GP"
+    assert loop.state.design == 0
+
+
+def test_nothing_global_is_used_or_changed() -> None:
+    branin = Branin()
+    asked = []
+    for noise in (0, 1):
+        torch.manual_seed(noise)
+        np.random.seed(noise)  # noqa: NPY002
+        loop = Loop(Task(branin.space), branin, QUICK).run(6)
+        before, numpy_before, threads = torch.get_rng_state(), np.random.get_state()[1].copy(), torch.get_num_threads()  # noqa: NPY002
+        loop.ask(2)
+        loop.tell([6, 7])
+        loop.recipe.recommend(loop.task, loop.state)
+        assert torch.equal(torch.get_rng_state(), before)
+        assert np.array_equal(np.random.get_state()[1], numpy_before)  # noqa: NPY002
+        assert torch.get_num_threads() == threads
+        asked.append(loop.points)
+    assert torch.equal(asked[0], asked[1])
+
+
+@pytest.mark.usefixtures("falls_back")
+def test_one_thread_while_small_and_restored_also_after_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    class Spy(GP):
+        def fit(self, data: Any, task: Task, start: Tensor | None = None) -> Any:
+            seen.append(torch.get_num_threads())
+            raise RuntimeError("singular")
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        branin = Branin()
+        Loop(Task(branin.space), branin, BO(surrogate=Spy())).run(6)
+        assert seen == [1]
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+MIXED = Space(
+    {
+        "x": Real(-2.0, 2.0),
+        "n": Integer(0, 9),
+        "big": Integer(1, 10_000, log=True),
+        "c": Choice("red", "green", "blue", "white"),
+        "on": Bool(),
+    }
+)
+
+
+def mixed(z: Tensor) -> Tensor:
+    """Smallest at x = 0.7, n = 6, big = 100, c = blue, on."""
+    penalty = torch.tensor([1.0, 2.0, 0.0, 1.5], dtype=z.dtype)[z[:, 3].long()]
+    return (z[:, 0] - 0.7) ** 2 + 0.1 * (z[:, 1] - 6) ** 2 + (torch.log10(z[:, 2]) - 2) ** 2 + penalty + (1 - z[:, 4])
+
+
+def test_integers_and_choices_are_searched_by_level() -> None:
+    loop = Loop(Task(MIXED, deterministic=True), mixed, QUICK, budget=30).run(30)
+    assert torch.equal(MIXED.snap(loop.points), loop.points)
+    z = MIXED.decode(loop.points)
+    assert torch.equal(z[:, 1:].round(), z[:, 1:])
+    assert len({tuple(row.tolist()) for row in z}) == 30
+    best = z[int(np.argmin(loop.values))]
+    assert best[1].item() == 6 and best[3].item() == 2 and best[4].item() == 1
+    assert loop.best < 0.05
+
+
+def test_a_finite_deterministic_space_is_asked_once_each_and_then_exhausted() -> None:
+    space = Space({"a": Integer(1, 4), "b": Choice("u", "v", "w"), "c": Bool()})
+    task = Task(space, deterministic=True)
+    objective = lambda z: (z[:, 0] - 3) ** 2 + (z[:, 1] - 1).abs() + z[:, 2]  # noqa: E731
+    loop = Loop(task, objective, QUICK, budget=24).run(22)
+    assert loop.best == 0.0
+    assert int(np.argmin(loop.values)) < 16
+    assert len(loop.ask(5)) == 2  # fewer than asked: no more are left
+    assert len({tuple(row.tolist()) for row in loop.points}) == 24
+    before = to_bytes(loop.state)
+    with pytest.raises(Exhausted):
+        loop.ask()
+    assert to_bytes(loop.state) == before
+    loop.tell(loop.waiting[:])
+    with pytest.raises(Exhausted):
+        loop.ask()
+
+
+def test_a_finite_noisy_space_may_be_asked_again() -> None:
+    space = Space({"a": Integer(1, 3)})
+    loop = Loop(Task(space), lambda z: (z[:, 0] - 2) ** 2, QUICK).run(8)
+    assert len(loop.x) == 8
+
+
+def test_conditional_and_unbounded_variables() -> None:
+    space = Space(
+        {
+            "kind": Choice("line", "parabola"),
+            "slope": Real(-1, 1, when={"kind": "line"}),
+            "top": Real(-1, 1, when={"kind": "parabola"}),
+            "free": Real(start=5.0, scale=2.0),
+        }
+    )
+
+    def objective(z: Tensor) -> Tensor:
+        line = 1.0 + z[:, 1] ** 2
+        return torch.where(z[:, 0] == 0, line, (z[:, 2] - 0.4) ** 2) + 0.1 * (z[:, 3] - 11.0) ** 2
+
+    loop = Loop(Task(space, deterministic=True), objective, QUICK, budget=28).run(28)
+    off = ~space.active(loop.points)
+    default = torch.tensor(space.start).expand_as(loop.points)
+    assert torch.equal(loop.points[off], default[off])
+    assert loop.best < 0.02
+
+
+def test_known_constraints_are_never_broken() -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1), "k": Integer(0, 4)}, [Linear({"x": 1.0, "y": 1.0}, upper=1.0), "k >= 1 or x < 0.5"])
+    objective = lambda z: (z[:, 0] - 0.9) ** 2 + (z[:, 1] - 0.4) ** 2 + 0.1 * z[:, 2]  # noqa: E731
+    loop = Loop(Task(space), objective, QUICK, budget=20).run(20, batch=2)
+    assert bool(space.allowed(loop.points.numpy()).all())
+    # By hand: on the line x + y = 1 the nearest point is (0.75, 0.25), which needs k = 1 for its x.
+    assert loop.best < 0.145 + 0.01
+
+
+def test_outcome_constraints() -> None:
+    gramacy = Gramacy()
+    loop = Loop(Task(gramacy.space, constraints=gramacy.constraints), gramacy, QUICK).run(16)
+    feasible = (torch.stack(loop.constraints) <= 0).all(-1)
+    assert float(torch.tensor(loop.values)[feasible].min()) - gramacy.optimum.value < 0.05
+    chosen = loop.recipe.recommend(loop.task, loop.state)
+    assert chosen is not None
+    assert bool((gramacy(gramacy.space.decode(chosen)).constraints <= 0).all())
+
+
+def test_a_feasible_point_is_looked_for_first() -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+
+    def objective(z: Tensor) -> Evaluation:
+        away = (z - torch.tensor([0.83, 0.27], dtype=z.dtype)).norm(dim=-1, keepdim=True)
+        return Evaluation(z.sum(-1), 1e6 * (away - 0.06))  # 1 % of the box, in large units
+
+    loop = Loop(Task(space, constraints=("c",)), objective, QUICK).run(18)
+    assert bool((torch.stack(loop.constraints) <= 0).any())
+    early = Loop(Task(space, constraints=("c",)), objective, QUICK).run(7)
+    chosen = early.recipe.recommend(early.task, early.state)
+    assert chosen is not None and torch.equal(chosen, early.x[int(torch.stack(early.constraints).argmin())])
+
+
+def test_failures_are_learned_from() -> None:
+    """The unconstrained optimum lies in a disc where everything fails: the search must leave it alone and stay useful."""
+    branin = Branin()
+    disc = lambda z: (z - torch.tensor([9.42478, 2.475], dtype=z.dtype)).norm(dim=-1) < 4.0  # noqa: E731
+    loop = Loop(Task(branin.space), branin, QUICK, failing=disc).run(20)
+    failed = disc(branin.space.decode(loop.points))
+    assert int(failed[10:].sum()) <= 3
+    assert loop.best - branin.optimum.value < 1.0
+    assert loop.recipe.info(loop.task, loop.state)["failures"] == float(failed[:-1].sum())
+
+
+def test_all_failed_goes_on_exploring() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space), branin, QUICK, failing=lambda z: torch.ones(z.shape[0], dtype=torch.bool)).run(15)
+    assert torch.unique(loop.points, dim=0).shape[0] == 15
+    assert loop.recipe.recommend(loop.task, loop.state) is None
+    assert loop.recipe.predict(loop.task, loop.state, loop.points) is None
+
+
+def test_context_is_kept_as_given_and_used() -> None:
+    space = Space({"x": Real(0, 1), "weather": Context(Real(0, 1))})
+    objective = lambda z: (z[:, 0] - z[:, 1]) ** 2  # noqa: E731
+    loop = Loop(Task(space), objective, QUICK)
+    [column] = space.fixed_columns({"weather": 0.5})
+    for i in range(16):
+        loop.tell(loop.ask(1, {column: (i % 4) / 4 + 0.1}))
+    assert torch.allclose(loop.points[:, column], torch.arange(16, dtype=torch.float64) % 4 / 4 + 0.1)
+    loop.ask(1, {column: 0.73})
+    assert abs(loop.points[-1, 0].item() - 0.73) < 0.12
+
+
+def test_the_budget_caps_the_design() -> None:
+    space = Space({"x": Real(0, 1, shape=(20,))})
+    loop = Loop(Task(space), lambda z: z.sum(-1), QUICK, budget=12).run(7)
+    assert loop.state.design == 6
+    assert Loop(Task(space), lambda z: z.sum(-1), QUICK).run(7).state.design == 7
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize(
+    "objective",
+    [
+        lambda z: torch.ones(z.shape[0], dtype=z.dtype),
+        lambda z: 10.0 ** (24 * z[:, 0] - 12),
+        lambda z: torch.where(z[:, 0] > 0.5, 1e300, z[:, 1]),
+    ],
+    ids=["constant", "24 decades", "huge"],
+)
+def test_awkward_values_never_stop_it(objective: Callable[[Tensor], Tensor], deterministic: bool) -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    loop = Loop(Task(space, deterministic=deterministic), objective, QUICK).run(9)
+    assert bool(torch.isfinite(loop.points).all())
+
+
+def test_the_same_point_told_many_times() -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    loop = Loop(Task(space), lambda z: z.sum(-1), QUICK)
+    x = torch.full((10, 2), 0.5, dtype=torch.float64)
+    y = torch.linspace(0, 1, 10, dtype=torch.float64).unsqueeze(-1)
+    loop.state = loop.recipe.tell(loop.task, loop.state, Observations(range(100, 110), x, y), loop.random)
+    loop.ask(2)
+    assert float((loop.points - 0.5).abs().max(-1).values.min()) > 1e-3
+
+
+@pytest.mark.usefixtures("falls_back")
+def test_a_broken_model_gives_way_to_sobol_points_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(Surrogate):
+        def fit(self, data: Any, task: Task, start: Tensor | None = None) -> Any:
+            raise RuntimeError("singular matrix")
+
+    branin = Branin()
+    with caplog.at_level(logging.WARNING, "zoopt.strategies.bo"):
+        loop = Loop(Task(branin.space), branin, BO(surrogate=Broken())).run(8)
+    assert "singular matrix" in caplog.text
+    assert torch.unique(loop.points, dim=0).shape[0] == 8
+    assert "failed" in str(loop.recipe.info(loop.task, loop.state)["model"])
+
+
+def test_recommend_sees_through_noise_and_predict_has_a_sense_of_scale() -> None:
+    space = Space({"x": Real(0, 1)})
+    task = Task(space)
+    recipe = BO()
+    state = recipe.begin(task, Random(0))
+    x = torch.linspace(0, 1, 40, dtype=torch.float64).unsqueeze(-1)
+    y = 100 * (x - 0.3) ** 2 + torch.randn((40, 1), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    y[35] = -1.5  # a lucky draw far from the minimum
+    state = recipe.tell(task, state, Observations(range(40), x, y), Random(0))
+    chosen = recipe.recommend(task, state)
+    assert chosen is not None and abs(chosen.item() - 0.3) < 0.1
+    predicted = recipe.predict(task, state, x)
+    assert predicted is not None
+    mean, sd = predicted
+    assert mean.shape == sd.shape == (40, 1)
+    assert float((mean - 100 * (x - 0.3) ** 2).abs().median()) < 3
+    exact = recipe.recommend(Task(space, deterministic=True), state)
+    assert exact is not None and exact.item() == x[int(y.argmin())].item()  # without noise the best value is the best point
+
+
+def test_many_observations_are_thinned_to_the_best_and_the_latest() -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    recipe = QUICK.replace(most_points=20)
+    loop = Loop(Task(space), lambda z: z.sum(-1), recipe)
+    x = space.from_unit(torch.rand((200, 2), generator=torch.Generator().manual_seed(1), dtype=torch.float64))
+    loop.state = recipe.tell(loop.task, loop.state, Observations(range(500, 700), x, x.sum(-1, keepdim=True)), loop.random)
+    loop.ask()
+    assert recipe.info(loop.task, loop.state)["points"] == 20.0
+    data = recipe._data(loop.task, loop.state).objective
+    assert float(data.y.min()) == float(x.sum(-1).min())
+    assert torch.equal(data.x[-1], x[-1])
+
+
+def test_float32_studies() -> None:
+    branin = Branin()
+    loop = Loop(Task(branin.space, deterministic=True, dtype=torch.float32), branin, QUICK).run(10)
+    assert loop.points.dtype == torch.float32
+    assert torch.unique(loop.points, dim=0).shape[0] == 10
+
+
+def test_recipes_are_checked_and_named() -> None:
+    assert make("bo", initial=3).surrogate == GP()  # type: ignore[attr-defined]
+    with pytest.raises(ConfigError, match="restarts >= 1; got 0"):
+        BO(restarts=0)
+    with pytest.raises(UnknownName, match="no surrogate called 'gpp'; did you mean 'gp'"):
+        BO(surrogate="gpp")
+
+
+def test_several_objectives_are_refused_with_alternatives() -> None:
+    space = Space({"x": Real(0, 1)})
+    with pytest.raises(CapabilityError, match="bo handles 1 objective"):
+        BO().check(Task(space, objectives=("a", "b")))
+    with pytest.raises(CapabilityError, match="ranking"):
+        BO().check(Task(space, feedback="ranking"))
