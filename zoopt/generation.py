@@ -17,13 +17,11 @@ import torch
 from torch import Tensor
 
 from zoopt.errors import NotReady, StrategyError
-from zoopt.feedback import Candidates, Column, Observations, column_rows
+from zoopt.feedback import Candidates, Column, Observations, Ranking, column_rows, rank_rows
 from zoopt.strategy import Request, State, Strategy, Task, live
 
 if TYPE_CHECKING:
     from zoopt.random import Random
-
-_OPEN, _OK, _FAILED = 0, 1, 2
 
 
 @dataclass
@@ -37,7 +35,8 @@ class GenerationState(State):
         asked: The same as handed out, snapped and moved inside the known constraints where needed.
         columns: The method's own columns of the generation.
         handed: Slots handed out so far.
-        closed: ``(n,)`` uint8: open, ok or failed; None while nothing has come back.
+        closed: ``(n,)`` bool, the slots that have a result; None while nothing has come back.
+        ok: ``(*runs, n)`` bool, results that did not fail; None while none has failed.
         x, values, constraints, noise, gradients: What came back, by slot.
         scores: ``(2, n)``: sum and number of normalised ranks from rankings.
     """
@@ -49,6 +48,7 @@ class GenerationState(State):
     columns: dict[str, Column] = field(default_factory=dict)
     handed: int = 0
     closed: np.ndarray[Any, Any] | None = None
+    ok: Tensor | None = None
     x: Tensor | None = None
     values: Tensor | None = None
     constraints: Tensor | None = None
@@ -80,6 +80,7 @@ class Generational(Strategy[GenerationState]):
 
         ``generation.x`` is the proposed (latent) position where the evaluated point is what that position was snapped
         or moved to, and the evaluated point itself otherwise. Failed and dropped slots have value +inf and are not ``ok``.
+        Where an order is all there is, ``generation.rankings`` holds it, by slot, and the values are but its scores.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define update().")
 
@@ -94,7 +95,7 @@ class Generational(Strategy[GenerationState]):
         size = state.size
         left = size - state.handed
         if left == 0:
-            waiting = size if state.closed is None else int((state.closed == _OPEN).sum())
+            waiting = size if state.closed is None else int((~state.closed).sum())
             raise NotReady(f"generation {state.number} is out: {waiting} of its {size} points have no result yet.")
         n = left if request.n is None else min(request.n, left)
         first, state.handed = state.handed, state.handed + n
@@ -126,13 +127,12 @@ class Generational(Strategy[GenerationState]):
             rows = np.nonzero((np.asarray(numbers) == state.number) & (np.asarray(slots) >= 0))[0]
             if len(rows) == 0:
                 return state
-            _collect(state, observations, rows, np.asarray(slots)[rows])
-            assert state.closed is not None
-            if (state.closed == _OPEN).any():
+            closed = _collect(task, state, observations, rows, np.asarray(slots)[rows])
+            if not closed.all():
                 return state
             generation = _collected(task, state)
         state.inner = self.update(task, state.inner, generation, random.at(state.number).child("update"))
-        state.proposed = state.asked = state.slots = state.closed = None
+        state.proposed = state.asked = state.slots = state.closed = state.ok = None
         state.x = state.values = state.constraints = state.noise = state.gradients = state.scores = None
         state.columns = {}
         return state
@@ -148,13 +148,11 @@ def _open(strategy: Generational, task: Task, state: GenerationState, request: R
     state.handed = 0
     state.proposed = candidates.x
     asked = candidates.x
-    if not task.space.box:
-        if request.fixed:
-            asked = asked.clone()
-            for column, value in request.fixed.items():
-                asked[..., column] = value
-        asked = task.space.repair(asked, random.child("repair"))
-    state.asked = asked
+    if request.fixed:
+        asked = asked.clone()
+        for column, value in request.fixed.items():
+            asked[..., column] = value
+    state.asked = task.space.repair(asked, random.child("repair"), tuple(request.fixed))
     state.columns = dict(candidates.columns)
 
 
@@ -176,37 +174,39 @@ def _closed(state: GenerationState, told: Observations) -> Observations:
     )
 
 
-def _collect(state: GenerationState, told: Observations, rows: Any, slots: Any) -> None:
-    """Put the rows of one call into their slots."""
+def _collect(task: Task, state: GenerationState, told: Observations, rows: Any, slots: Any) -> np.ndarray[Any, Any]:
+    """Put the rows of one call into their slots; gives which slots have a result."""
     assert state.asked is not None and state.proposed is not None
-    size = state.size
+    size, runs = state.size, task.runs
     if state.closed is None:
-        state.closed = np.zeros(size, dtype=np.uint8)
+        state.closed = np.zeros(size, dtype=bool)
         state.x = state.asked.clone()
     assert state.x is not None
-    ok = np.ones(told.n, dtype=bool) if told.all_ok else told.ok.cpu().numpy()
     if told.rankings:
         _collect_rankings(state, told, dict(zip(told.ids[rows].tolist(), slots.tolist(), strict=True)))
-        ok_rows = np.zeros(told.n, dtype=bool)  # a ranking says which rows are in order; the others stay open
         ranked = {i for ranking in told.rankings for i in ranking.ids}
-        ok_rows[rows] = [i in ranked for i in told.ids[rows].tolist()]
-        state.closed[slots[ok_rows[rows]]] = _OK
-        return
-    state.closed[slots] = np.where(ok[rows], _OK, _FAILED)
+        state.closed[slots[[i in ranked for i in told.ids[rows].tolist()]]] = True  # the others stay open
+        return state.closed
+    state.closed[slots] = True
     at = torch.as_tensor(slots, device=state.x.device)
     take = torch.as_tensor(rows, device=state.x.device)
-    state.x[at] = told.x[take].to(state.x)
-    for name in ("values", "constraints", "noise", "gradients"):
-        if name == "values" and not told.has_values:
-            continue
-        new: Tensor | None = getattr(told, name)
-        if new is None:
-            continue
-        store: Tensor | None = getattr(state, name)
+
+    def put(store: Tensor | None, new: Tensor, blank: Any) -> Tensor:
+        """Rows of what was told in their slots."""
         if store is None:
-            store = torch.full((size, *new.shape[1:]), torch.nan, dtype=new.dtype, device=new.device)
-            setattr(state, name, store)
-        store[at] = new[take]
+            store = torch.full((*runs, size, *new.shape[len(runs) + 1 :]), blank, dtype=new.dtype, device=new.device)
+        return store.index_copy_(len(runs), at, new.index_select(len(runs), take).to(store))
+
+    put(state.x, told.x, torch.nan)
+    if not (told.all_ok and state.ok is None):
+        state.ok = put(state.ok, told.ok, True)
+    if told.has_values:
+        state.values = put(state.values, told.values, torch.nan)
+    for name in ("constraints", "noise", "gradients"):
+        new: Tensor | None = getattr(told, name)
+        if new is not None:
+            setattr(state, name, put(getattr(state, name), new, torch.nan))
+    return state.closed
 
 
 def _collect_rankings(state: GenerationState, told: Observations, slot_of: Mapping[int, int]) -> None:
@@ -220,26 +220,27 @@ def _collect_rankings(state: GenerationState, told: Observations, slot_of: Mappi
 
 def _collected(task: Task, state: GenerationState) -> Observations:
     """The closed generation as one set of observations in slot order."""
-    assert state.closed is not None and state.x is not None and state.asked is not None and state.proposed is not None
-    ok = torch.as_tensor(state.closed == _OK, device=state.x.device)
-    x = state.x
+    assert state.x is not None and state.asked is not None and state.proposed is not None
+    x, values, constraints = state.x, state.values, state.constraints
+    rankings: tuple[Ranking, ...] = ()
     if state.asked is not state.proposed:
         x = torch.where((x == state.asked).all(-1, keepdim=True), state.proposed, x)
-    values, constraints = state.values, state.constraints
     if state.scores is not None:
         # Told partly by rankings: the order is all there is. Told values enter by their normalised rank.
         ranked = state.scores[1] > 0
-        score = np.divide(state.scores[0], np.maximum(state.scores[1], 1.0))
+        score = state.scores[0] / np.maximum(state.scores[1], 1.0)
         if values is not None and not ranked.all():
-            order = Observations(np.arange(state.size), x, values, constraints=constraints, ok=ok).ranks.cpu().numpy()
-            score = np.where(ranked, score, order / max(state.size - 1, 1))
-        values = torch.as_tensor(score, dtype=task.dtype, device=state.x.device).unsqueeze(-1)
+            told = ~torch.as_tensor(ranked, device=x.device) if state.ok is None else ~torch.as_tensor(ranked, device=x.device) & state.ok
+            order = rank_rows(values, constraints, told).cpu().numpy()
+            score = np.where(ranked, score, order / max(int(told.sum()) - 1, 1))
+        values = torch.as_tensor(score, dtype=task.dtype, device=x.device).unsqueeze(-1)
         constraints = None
+        good = np.ones(state.size, dtype=bool) if state.ok is None else state.ok.cpu().numpy()
+        rankings = (Ranking(tuple(tuple(np.nonzero(good & (score == tier))[0].tolist()) for tier in np.unique(score[good]))),)
     if values is None:
-        values = torch.full((state.size, len(task.objectives)), torch.inf, dtype=task.dtype, device=state.x.device)
-    all_ok = bool((state.closed == _OK).all())
-    if not all_ok:
-        values = torch.where(ok.unsqueeze(-1), values, torch.inf)
+        values = torch.full((*x.shape[:-1], len(task.objectives)), torch.inf, dtype=task.dtype, device=x.device)
+    if state.ok is not None:
+        values = torch.where(state.ok.unsqueeze(-1), values, torch.inf)
     return Observations(
         np.full(state.size, -1),
         x,
@@ -247,8 +248,9 @@ def _collected(task: Task, state: GenerationState) -> Observations:
         constraints=constraints,
         noise=state.noise,
         gradients=state.gradients,
-        ok=None if all_ok else ok,
+        ok=state.ok,
+        rankings=rankings,
         columns=state.columns,
         dtype=task.dtype,
-        device=state.x.device,
+        device=x.device,
     )
