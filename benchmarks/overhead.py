@@ -32,6 +32,7 @@ def timed(n: int, trials: object) -> Figures:
 def study(**options: object) -> object:
     """A study of ten reals with random proposals."""
     import torch
+
     import zoopt
     from zoopt import Real, Space
 

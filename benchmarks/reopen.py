@@ -56,6 +56,7 @@ def reopened(n: int, strategy: str) -> Figures:
     """Seconds to reopen, against a bare read of the same rows."""
     import sqlalchemy as sa
     import torch
+
     import zoopt
 
     torch.set_num_threads(1)
@@ -85,6 +86,7 @@ def reopened(n: int, strategy: str) -> Figures:
 def bayesian(n: int) -> Figures:
     """Seconds to reopen a study of 60 trials with one pending, against one proposal."""
     import torch
+
     import zoopt
 
     torch.set_num_threads(1)
@@ -117,7 +119,11 @@ def main() -> None:
     n = 5_000 if given.quick else 100_000
     write(__doc__ or "")
     write(machine())
-    cases = [(SCRIPT, "random", n, sys.executable), (SCRIPT, "cma-es", n, sys.executable), (SCRIPT, "bo", 20 if given.quick else 60, sys.executable)]
+    cases = [
+        (SCRIPT, "random", n, sys.executable),
+        (SCRIPT, "cma-es", n, sys.executable),
+        (SCRIPT, "bo", 20 if given.quick else 60, sys.executable),
+    ]
     found = collect(cases, given.repeats)
     goals = {"random": ("< 2 s", "<= 3 bare reads"), "cma-es": ("< 2 s", "<= 3 bare reads"), "bo": ("none", "< 1 proposal")}
     write(f"\n{'':<28}        min     median        max")

@@ -6,11 +6,10 @@ candidate of every run evaluated in one tensor expression.
 
 from __future__ import annotations
 
-import sys
-
 import torch
-import zoopt
 from torch import Tensor
+
+import zoopt
 from zoopt import Real, Space
 
 SPACE = Space(
@@ -43,10 +42,10 @@ def misfit(x: Tensor) -> Tensor:
 def main() -> None:
     """Fit from several starts and print what was found."""
     result = zoopt.minimize(misfit, "cma-es", space=SPACE, evaluations=2_000, runs=3, seed=0)
-    print = sys.stdout.write
-    print(f"misfit of the truth {float(misfit(TRUTH)):.6f}, found {result.value:.6f} (runs: {[round(v, 6) for v in result.values.tolist()]})\n")
+    runs = ", ".join(f"{value:.6f}" for value in result.values.tolist())
+    print(f"mean squared misfit: {float(misfit(TRUTH)):.6f} at the truth, {result.value:.6f} found (runs: {runs})")
     for name, found, true in zip(SPACE.variables, result.x.tolist(), TRUTH.tolist(), strict=True):
-        print(f"  {name:<10} {found:8.4f}   truth {true:7.3f}\n")
+        print(f"  {name:<10} {found:8.4f}   truth {true:7.3f}")
 
 
 if __name__ == "__main__":

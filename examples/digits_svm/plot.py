@@ -10,6 +10,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
+
 from zoopt.config import load
 
 
@@ -37,4 +38,4 @@ def main(out: Path) -> None:
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("convergence.png")
     main(target)
-    sys.stdout.write(f"wrote {target}\n")
+    print(f"wrote {target}")

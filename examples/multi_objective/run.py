@@ -6,14 +6,14 @@ the cross-validated error and the number of leaves.
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import numpy as np
-import zoopt
 from sklearn.datasets import load_breast_cancer
 from sklearn.model_selection import cross_val_score
 from sklearn.tree import DecisionTreeClassifier
+
+import zoopt
 from zoopt import Choice, Integer, Real, Space
 
 SPACE = Space(
@@ -38,10 +38,9 @@ def main() -> None:
     """Search and print the Pareto front."""
     study = zoopt.Study(SPACE, "nsga2", objectives={"error": "minimize", "leaves": "minimize"}, seed=0)
     study.run(tree, evaluations=160, parallel=2)
-    write = sys.stdout.write
-    write(f"{study.evaluations} trees, {len(study.front)} on the front\n")
+    print(f"{study.evaluations} trees, {len(study.front)} on the front")
     for trial in sorted(study.front, key=lambda t: t.values["leaves"]):
-        write(f"  {trial.values['leaves']:4.0f} leaves   error {trial.values['error']:.4f}   {trial.params}\n")
+        print(f"  {trial.values['leaves']:4.0f} leaves   error {trial.values['error']:.4f}   {trial.params}")
 
 
 if __name__ == "__main__":

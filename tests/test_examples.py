@@ -1,0 +1,42 @@
+"""The examples run as a user runs them: one command in their folder."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+
+
+def run(folder: Path, *arguments: str) -> str:
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "COLUMNS": "120"}
+    done = subprocess.run([sys.executable, *arguments], cwd=folder, env=env, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_digits_svm_runs_goes_on_and_draws_its_picture(tmp_path: Path) -> None:
+    folder = tmp_path / "digits_svm"
+    shutil.copytree(EXAMPLES / "digits_svm", folder, ignore=shutil.ignore_patterns("*.db*", "*.png", "__pycache__"))
+    run(folder, "-m", "zoopt.cli", "run", "study.toml", "--evaluations", "3")
+    out = run(folder, "-m", "zoopt.cli", "run", "study.toml", "--evaluations", "5")
+    assert "best trial" in out and "5" in out
+    run(folder, "plot.py")
+    assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_batched_torch_finds_the_parameters(tmp_path: Path) -> None:
+    out = run(tmp_path, str(EXAMPLES / "batched_torch" / "run.py"))
+    found = dict(line.split()[:2] for line in out.splitlines()[1:])
+    assert abs(float(found["frequency"]) - 1.7) < 0.02 and abs(float(found["amplitude"]) - 2.5) < 0.1
+
+
+@pytest.mark.slow
+def test_multi_objective_prints_a_front(tmp_path: Path) -> None:
+    out = run(tmp_path, str(EXAMPLES / "multi_objective" / "run.py"))
+    assert "160 trees" in out and "1 leaves" in out or "2 leaves" in out
