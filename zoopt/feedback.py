@@ -97,33 +97,29 @@ def rank_rows(values: Tensor, constraints: Tensor | None = None, ok: Tensor | No
     Works without leaving the device. Ties share their mean rank.
 
     Args:
-        values: ``(*runs, n, m)``; with ``m > 1`` feasible rows are ranked by how many rows dominate them.
+        values: ``(*runs, n, m)``; with ``m > 1`` feasible rows are ranked by how many feasible rows dominate them.
         constraints: ``(*runs, n, c)`` or None.
-        ok: ``(*runs, n)`` bool or None; numbers of rows that are not ok are ignored.
+        ok: ``(*runs, n)`` bool or None; numbers of rows that are not ok are ignored. Rows that hold NaN are never ok.
 
     Returns:
         ``(*runs, n)`` of the dtype of ``values``; 0 is best.
     """
-    inf = torch.tensor(torch.inf, dtype=values.dtype, device=values.device)
+    bad = torch.isnan(values).any(-1)
+    if ok is not None:
+        bad = bad | ~ok
+    violation = torch.zeros_like(values[..., 0])
+    if constraints is not None and constraints.shape[-1] > 0:
+        violation = constraints.to(values.dtype).clamp_min(0).sum(-1)
+        bad = bad | torch.isnan(violation)
+    infeasible = violation > 0
     if values.shape[-1] == 1:
         score = values[..., 0]
     else:
         a, b = values.unsqueeze(-3), values.unsqueeze(-2)  # does row a (dim -2) dominate row b (dim -3)?
-        dominates = (a <= b).all(-1) & (a < b).any(-1)
-        if ok is not None:
-            dominates = dominates & ok.unsqueeze(-2)
+        dominates = (a <= b).all(-1) & (a < b).any(-1) & ~(bad | infeasible).unsqueeze(-2)
         score = dominates.sum(-1).to(values.dtype)
-    level = torch.zeros_like(score)
-    if constraints is not None and constraints.shape[-1] > 0:
-        violation = constraints.clamp_min(0).sum(-1)
-        infeasible = violation > 0
-        score = torch.where(infeasible, violation, score)
-        level = infeasible.to(values.dtype)
-    bad = torch.isnan(score)
-    if ok is not None:
-        bad = bad | ~ok
-    score = torch.where(bad, inf, score)
-    level = torch.where(bad, 2 * torch.ones_like(level), level)
+    score = torch.where(bad, torch.zeros_like(score), torch.where(infeasible, violation, score))
+    level = torch.where(bad, 2.0, infeasible.to(values.dtype))
     return _mean_ranks(level, score)
 
 
@@ -311,4 +307,5 @@ class Observations:
                     sums[i] += score
                     counts[i] += 1
         scores = [sums[i] / counts[i] if counts[i] else np.nan for i in sums]
-        return rank_rows(torch.tensor(scores, dtype=self.dtype).unsqueeze(-1), ok=None if self._ok is None else self.ok)
+        values = torch.tensor(scores, dtype=self.dtype, device=self.device).unsqueeze(-1)
+        return rank_rows(values, ok=None if self._ok is None else self.ok)

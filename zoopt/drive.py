@@ -1,0 +1,202 @@
+"""The loop that drives a study: ask, evaluate, tell, until a stopping rule holds."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError
+from zoopt.evaluate import Evaluator, Outcome, as_evaluator
+from zoopt.stop import AnyOf, Evaluations, Reason, Rule
+
+if TYPE_CHECKING:
+    from zoopt.study import Study, StudyEvent
+    from zoopt.trials import Trial
+
+_log = logging.getLogger("zoopt.run")
+
+
+def drive(
+    study: Study,
+    objective: Any,
+    *,
+    evaluations: int | None = None,
+    parallel: int = 1,
+    timeout: float | str | None = None,
+    max_failures: int | None = None,
+    executor: Executor | None = None,
+    stop: Rule | Iterable[Rule] = (),
+    callbacks: Iterable[Callable[[Study, StudyEvent], None]] = (),
+) -> None:
+    """Run a study until a stopping rule holds; the arguments are those of :meth:`zoopt.study.Study.run`.
+
+    Trials that are pending already are evaluated again first. After Ctrl-C no new trial is started, those that are out
+    are left pending, and ``KeyboardInterrupt`` is raised: the study can be run again.
+
+    Raises:
+        ObjectiveError: ``max_failures`` evaluations have failed.
+        ConfigError: The objective is none, or an argument has a value that it cannot have.
+    """
+    rules = [*([] if evaluations is None else [Evaluations(evaluations)]), *([stop] if isinstance(stop, Rule) else stop)]
+    combined = AnyOf((*rules, study.stop))
+    combined.check(len(study.directions))
+    if max_failures is not None and (isinstance(max_failures, bool) or not isinstance(max_failures, int) or max_failures < 1):
+        raise ConfigError(f"max_failures = {max_failures!r}: a whole number of at least 1 was expected.")
+    evaluator = as_evaluator(objective, parallel=parallel, timeout=timeout, executor=executor, parameters=list(study.space.variables))
+    before, watching = study.stop, study.callbacks
+    study.stop = combined
+    study._ended = None  # why an earlier run ended does not stop this one
+    study.callbacks = [*watching, *callbacks]
+    run = _Run(study, evaluator, parallel, max_failures)
+    try:
+        study._end(run())
+    finally:
+        study.stop, study.callbacks = before, watching
+
+
+class _Run:
+    """One run of a study."""
+
+    def __init__(self, study: Study, evaluator: Evaluator, parallel: int, max_failures: int | None) -> None:
+        self.study = study
+        self.evaluator = evaluator
+        self.parallel = parallel
+        self.max_failures = max_failures
+        self.left = [trial.id for trial in study.pending]  # by a run that was stopped, or by the user
+        self.out: dict[Future[Outcome], Trial] = {}
+
+    def __call__(self) -> Reason | None:
+        """Run to the end; gives why it ended where no stopping rule says so."""
+        self._check_failures()
+        self.evaluator.start(self.parallel)
+        try:
+            return self._batches(self.evaluator) if self.evaluator.batched else self._trials()
+        except BaseException as error:
+            if not isinstance(error, Exception):
+                self.study._stopped([trial.id for trial in self.out.values()])
+            raise
+        finally:
+            self.evaluator.close()
+
+    def _trials(self) -> Reason | None:
+        """One by one, up to ``parallel`` of them at a time."""
+        study, out = self.study, self.out
+        while True:
+            ended = None
+            if not study.status.stop:
+                self._evaluate_left()
+                if not self.left:
+                    ended = self._evaluate_new()
+            if not out:
+                return ended
+            done, _ = wait(out, return_when=FIRST_COMPLETED)
+            for future in sorted(done, key=lambda f: out[f].id):
+                _record(study, out[future], future.result())
+                del out[future]
+            self._check_failures()
+
+    def _evaluate_left(self) -> None:
+        """Start trials that are pending already, where there is room; those begun too often become lost instead."""
+        while self.left and len(self.out) < self.parallel:
+            for trial in self.study.retry(self.left.pop(0)):
+                self.out[self.evaluator.submit(trial)] = trial
+
+    def _evaluate_new(self) -> Reason | None:
+        """Start new trials, where there is room; gives the reason when nothing is left to propose and nothing is out."""
+        study, out = self.study, self.out
+        while (n := self._room(len(out))) > 0:
+            try:
+                for trial in study.ask(n):
+                    out[self.evaluator.submit(trial)] = trial
+            except NotReady:
+                if not out:
+                    raise
+                return None
+            except Exhausted as reason:
+                return None if out else _exhausted(reason)
+        return None
+
+    def _room(self, out: int) -> int:
+        """How many more trials may be started now."""
+        remaining = self.study._remaining()
+        free = self.parallel - out
+        return free if remaining is None else min(free, remaining)
+
+    def _batches(self, evaluator: Any) -> Reason | None:
+        """Batches of ``parallel`` trials, computed in this process."""
+        study = self.study
+        while not study.status.stop:
+            if self.left:
+                batch = study.retry(self.left[: self.parallel])
+                del self.left[: self.parallel]
+            else:
+                n = self._room(0)
+                if n < 1:
+                    break
+                try:
+                    batch = study.ask(n)
+                except Exhausted as reason:
+                    return _exhausted(reason)
+            if len(batch):
+                self.out = {Future(): trial for trial in batch}
+                evaluator.tell(study, batch)
+                self.out = {}
+            self._check_failures()
+        return None
+
+    def _check_failures(self) -> None:
+        study = self.study
+        if self.max_failures is not None and study.failures >= self.max_failures:
+            errors = study._ledger.errors
+            last = errors[max(errors)].strip() if errors else ""
+            study._end(Reason("max_failures", f"{study.failures} evaluations have failed (max_failures = {self.max_failures})"))
+            raise ObjectiveError(
+                f"{study.failures} evaluations have failed (max_failures = {self.max_failures}); everything told is recorded. "
+                f"The last failure: {last[:500] or 'no reason given'}"
+            )
+
+
+def _exhausted(reason: Exhausted) -> Reason:
+    _log.info("stopped: %s", reason)
+    return Reason("exhausted", str(reason).rstrip("."))
+
+
+def _record(study: Study, trial: Trial, outcome: Outcome) -> None:
+    """Tell what came back of one evaluation."""
+    try:
+        _tell(study, trial, outcome.resolve(study.task.objectives, study.task.constraints))
+    except AlreadyTold as error:  # from elsewhere, while it ran
+        _log.warning("the result of trial %d came too late: %s", trial.id, error)
+
+
+def _tell(study: Study, trial: Trial, outcome: Outcome) -> None:
+    if outcome.error is None:
+        try:
+            study.tell(
+                trial,
+                outcome.values,
+                constraints=outcome.constraints,
+                noise=outcome.noise,
+                gradients=outcome.gradients,
+                metrics=outcome.metrics or None,
+                at=_reached(study, outcome.reached),
+            )
+            return
+        except (FeedbackError, SpaceError) as error:  # what it returned does not fit the study: a failure of this trial, with the reason
+            if study._ledger.pending_batch(trial.id) is None:
+                raise  # it is recorded, or was before: the fault is not the objective's
+            outcome = Outcome.failed(str(error), outcome.stderr)
+    study.fail(trial, f"{outcome.error}\n{outcome.stderr}" if outcome.stderr else str(outcome.error))
+    _log.warning("trial %d failed: %s", trial.id, outcome.error)
+
+
+def _reached(study: Study, reached: Any) -> Any:
+    """The setting that was reached, as parameters by name; it comes by name or as a row of problem units."""
+    if reached is None or isinstance(reached, Mapping):
+        return reached
+    row = torch.as_tensor(reached, dtype=torch.float64).reshape(1, -1)
+    return study.space.params(study.space.encode(row))[0]

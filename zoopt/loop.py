@@ -1,0 +1,370 @@
+"""minimize(): the in-memory loop, batched over runs, without bookkeeping.
+
+For whoever has a cheap, batched objective and wants the answer: no ids, no history, no journal. A strategy that is written
+over leading run dimensions does all runs at once; for the others the runs are done one after the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoopt.errors import ConfigError, Exhausted, NotReady, ObjectiveError, StrategyError
+from zoopt.feedback import Evaluation, Observations, column_rows
+from zoopt.problem import Problem
+from zoopt.random import Random
+from zoopt.space import Space
+from zoopt.strategy import Request, State, Strategy, Task, make
+
+_CHECK_EVERY = 16  # steps between looks at which runs are done: each look waits for the device
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What :func:`minimize` found.
+
+    Attributes:
+        value: Best value over all runs; feasible ones first.
+        x: Its point in problem units, ``(d,)``.
+        values: Best value of each run, ``(runs,)``; inf where a run saw no finite value.
+        xs: Its point for each run, ``(runs, d)``; NaN where a run saw no finite value.
+        violations: Total violation of the outcome constraints at each of these, ``(runs,)``; 0 is feasible.
+        evaluations: Evaluations made in each run, ``(runs,)``.
+        reason: Why it stopped: ``"evaluations"``, ``"target"``, ``"converged"`` or ``"exhausted"``, or several joined by +
+            where runs stopped for different reasons.
+        space: The space, for ``params``.
+    """
+
+    value: float
+    x: Tensor
+    values: Tensor
+    xs: Tensor
+    violations: Tensor
+    evaluations: Tensor
+    reason: str
+    space: Space
+
+    @property
+    def params(self) -> dict[str, Any]:
+        """The best point as parameters by name."""
+        return self.space.params(self.space.encode(self.x.cpu().to(torch.float64).unsqueeze(0)))[0]
+
+    def __repr__(self) -> str:
+        runs = f", runs={len(self.values)}" if len(self.values) > 1 else ""
+        return f"Result(value={self.value!r}{runs}, reason={self.reason!r})"
+
+
+def minimize(
+    problem: Callable[..., Any],
+    strategy: str | Strategy[Any] = "cma-es",
+    *,
+    evaluations: int,
+    space: Space | None = None,
+    constraints: Sequence[str] | None = None,
+    runs: int = 1,
+    seed: int = 0,
+    target: float | None = None,
+    device: str | torch.device = "auto",
+    dtype: torch.dtype = torch.float64,
+    array: Literal["auto", "torch", "numpy"] = "auto",
+) -> Result:
+    """Minimise a batched objective in memory.
+
+    Args:
+        problem: A :class:`~zoopt.problem.Problem`, or any callable on an ``(n, d)`` array in problem units that gives
+            ``(n,)`` values or an :class:`~zoopt.feedback.Evaluation`; on torch tensors or numpy arrays.
+        strategy: Registered name or recipe.
+        evaluations: Budget of each run.
+        space: The search space, where the problem does not bring one.
+        constraints: Names of the outcome constraints in the objective's ``Evaluation``, where the problem does not bring them.
+        runs: Independent repetitions. Run m gives the same result beside any number of others.
+        seed: Decides every run.
+        target: Stop a run that has a value at most this.
+        device: ``"auto"`` takes an accelerator where there is one.
+        dtype: Floating type of points and values.
+        array: What a plain callable takes; ``"auto"`` tries torch first and numpy where that raises.
+
+    Raises:
+        CapabilityError: The strategy cannot handle the problem.
+        ObjectiveError: The objective returned something that is not one value a point, or never a finite one.
+    """
+    where = space if space is not None else getattr(problem, "space", None)
+    if not isinstance(where, Space):
+        raise ConfigError("minimize() needs a space: pass space=Space({...}), or a problem that has one.")
+    if evaluations < 1 or runs < 1:
+        raise ConfigError(f"evaluations and runs must be at least 1; got {evaluations} and {runs}.")
+    if array not in ("auto", "torch", "numpy"):
+        raise ConfigError(f"array must be 'auto', 'torch' or 'numpy'; got {array!r}.")
+    if where.context:
+        raise ConfigError(f"{', '.join(where.context)} is context, observed and not chosen; use a Study and ask(context=...).")
+    recipe = make(strategy)
+    task = Task(
+        where,
+        tuple(getattr(problem, "objectives", None) or ("value",)),
+        tuple(constraints if constraints is not None else getattr(problem, "constraints", None) or ()),
+        device=_device(device),
+        dtype=dtype,
+        problem=problem,
+    )
+    if len(task.objectives) > 1:
+        raise ConfigError("minimize() handles one objective; use a Study for several: it keeps the Pareto front.")
+    objective = _Objective(problem, task, array)
+    key = Random(seed)
+    if recipe.capabilities.batched:
+        batched = replace(task, runs=(runs,))
+        recipe.check(batched)
+        return _run(recipe, batched, objective, evaluations, target, key)
+    recipe.check(task)
+    # Run 0 draws what a study of this seed draws; the key of a single run is left as it is, which is the quicker one.
+    keys = [key] if runs == 1 else [key.select((m,)) for m in range(runs)]
+    results = [_run(recipe, task, objective, evaluations, target, own) for own in keys]
+    return results[0] if runs == 1 else _merge(results)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+class _Objective:
+    """Calls the user's function on problem units and reads what it gives."""
+
+    def __init__(self, function: Callable[..., Any], task: Task, array: str) -> None:
+        self.function = function
+        self.space = task.space
+        self.task = task
+        self.array = array
+        self.flat = not isinstance(function, Problem)  # only problems are known to be written over leading dimensions
+        # Where decoding is nothing but an affine map of the unit box, it is one fused operation.
+        self.affine = task.space.affine(task.dtype, task.device)
+
+    def decode(self, x: Tensor) -> Tensor:
+        if self.affine is not None:
+            low, width = self.affine
+            return torch.addcmul(low, x, width)
+        return self.space.decode(x)
+
+    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Values ``(*runs, n)`` and constraints ``(*runs, n, c)`` at encoded points."""
+        z = self.decode(x)
+        if self.flat and z.dim() > 2:
+            z = z.flatten(0, -2)
+        result = self._call(z)
+        constraints = None
+        if isinstance(result, Evaluation):
+            constraints, result = result.constraints, result.values
+        values = self._tensor(result)
+        shape = z.shape[:-1]
+        if values.shape != shape and values.shape != (*shape, 1):
+            raise ObjectiveError(
+                f"the objective must give one value a point: expected shape {tuple(shape)} for points of shape "
+                f"{tuple(z.shape)}, got {tuple(values.shape)}. It is called on whole batches; reduce over the last dimension only."
+            )
+        if not self.task.constraints:
+            if constraints is not None:
+                raise ObjectiveError("the objective gives constraints, but minimize() was told of none: pass constraints=['name', ...].")
+            return values.reshape(x.shape[:-1]), None
+        names = self.task.constraints
+        told = None if constraints is None else self._tensor(constraints)
+        if told is None or told.shape != (*shape, len(names)):
+            got = "none" if told is None else tuple(told.shape)
+            raise ObjectiveError(f"the objective must give its constraints {', '.join(names)} as {(*shape, len(names))}; got {got}.")
+        return values.reshape(x.shape[:-1]), told.reshape(*x.shape[:-1], len(names))
+
+    def _call(self, z: Tensor) -> Any:
+        if self.array == "numpy":
+            return self.function(z.cpu().numpy())
+        if self.array == "torch":
+            return self.function(z)
+        try:
+            result = self.function(z)
+        except Exception as torch_error:
+            try:
+                result = self.function(z.cpu().numpy())
+            except Exception:
+                raise torch_error from None
+            self.array = "numpy"
+            return result
+        self.array = "torch"
+        return result
+
+    def _tensor(self, values: Any) -> Tensor:
+        if isinstance(values, Tensor):
+            return values if values.dtype == self.task.dtype else values.to(self.task.dtype)
+        try:
+            return torch.as_tensor(np.asarray(values, dtype=np.float64), dtype=self.task.dtype, device=self.task.device)
+        except (TypeError, ValueError):
+            raise ObjectiveError(f"the objective must give numbers, one a point; got {type(values).__name__}.") from None
+
+
+def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, target: float | None, key: Random) -> Result:
+    """All runs of a batched strategy together, or one run of another."""
+    state = recipe.begin(task, key.child("begin"))
+    runs = task.runs
+    best = torch.full(runs, torch.inf, dtype=task.dtype, device=task.device)
+    violation = torch.full_like(best, torch.inf) if task.constraints else None
+    incumbent = torch.full((*runs, task.dim), torch.nan, dtype=task.dtype, device=task.device)
+    keep = torch.arange(runs[0]) if runs else None  # which of the runs are still active
+    final = (best.clone(), incumbent.clone(), torch.zeros(runs, dtype=torch.int64), torch.zeros_like(best))
+    used = call = 0
+    stopped_by: set[str] = set()
+    box, simple = task.space.box, not runs and not task.constraints
+    best_value = torch.inf
+    while used < budget:
+        try:
+            state, candidates = recipe.ask(task, state, Request(None, remaining=budget - used), key.at(call))
+        except Exhausted:
+            stopped_by.add("exhausted")
+            break
+        except NotReady as error:
+            raise StrategyError(f"{type(recipe).__name__} waits for results though everything was told: {error}") from None
+        x = candidates.x
+        if x.shape[:-2] != task.runs or x.shape[-2] == 0 or x.shape[-1] != task.dim:
+            wanted = f"({', '.join(map(str, (*task.runs, 'n', task.dim)))})"
+            raise StrategyError(f"{type(recipe).__name__}.ask() must give x of shape {wanted}, n >= 1; got {tuple(x.shape)}.")
+        columns = candidates.columns
+        if x.shape[-2] > budget - used:  # the last generation is cut: what is over the budget is not evaluated
+            x = x[..., : budget - used, :]
+            columns = {name: column_rows(column, slice(budget - used), len(runs)) for name, column in columns.items()}
+        if not box:
+            x = task.space.repair(x, key.at(call).child("loop"))
+        values, constraints = objective(x)
+        n = x.shape[-2]
+        used += n
+        call += 1
+        if simple:  # one run of a plain objective: a look at the smallest value is all that is needed
+            ok = None
+            low = float(values.min())
+            if not low < torch.inf or low == -torch.inf or not bool(torch.isfinite(values).all()):
+                ok = torch.isfinite(values)
+                values = torch.where(ok, values, torch.inf)
+                low = float(values.min())
+            if low < best_value:
+                best_value = low
+                incumbent = x[int(values.argmin())].clone()
+        else:
+            ok = torch.isfinite(values)
+            if constraints is not None:
+                ok = ok & torch.isfinite(constraints).all(-1)
+            values = torch.where(ok, values, torch.inf)
+            best, violation, incumbent = _improve(best, violation, incumbent, values, constraints, ok, x)
+        observations = Observations(
+            range(used - n, used),
+            x,
+            values.unsqueeze(-1),
+            constraints=constraints,
+            ok=ok,
+            columns=columns,
+            dtype=task.dtype,
+            device=task.device,
+        )
+        state = recipe.tell(task, state, observations, key.at(call))
+        call += 1
+        if simple:
+            if target is not None and best_value <= target:
+                stopped_by.add("target")
+                break
+            if call % (2 * _CHECK_EVERY) == 0 and (done := recipe.done(task, state)) is not None and bool(done):
+                stopped_by.add("converged")
+                break
+        elif call % (2 * _CHECK_EVERY) == 0:
+            finished = _finished(recipe, task, state, best, violation, target)
+            if finished is not None and bool(finished.any()):
+                reached = _reached(best, violation, target)
+                stopped_by.add("converged" if reached is None or bool((finished & ~reached).any()) else "target")
+                if not runs or bool(finished.all()):
+                    break
+                assert keep is not None
+                over = keep[finished.cpu()]
+                final[0][over], final[1][over], final[2][over] = best[finished], incumbent[finished], used
+                if violation is not None:
+                    final[3][over] = violation[finished]
+                rows = torch.nonzero(~finished).squeeze(-1)
+                state = select(state, rows)
+                task = replace(task, runs=(len(rows),))
+                best, incumbent, keep = best[rows], incumbent[rows], keep[~finished.cpu()]
+                key = key.select(rows.tolist())  # the runs that are left draw what they would have drawn beside the others
+                violation = None if violation is None else violation[rows]
+    else:
+        stopped_by.add("evaluations")
+    reason = "+".join(sorted(stopped_by))
+    if simple:
+        best = torch.tensor(best_value, dtype=task.dtype, device=task.device)
+    if keep is not None:
+        final[0][keep], final[1][keep], final[2][keep] = best, incumbent, used
+        if violation is not None:
+            final[3][keep] = violation
+        best, incumbent, spent, least = final
+    else:
+        best, incumbent, spent = best.unsqueeze(0), incumbent.unsqueeze(0), torch.tensor([used])
+        least = torch.zeros_like(best) if violation is None else violation.unsqueeze(0)
+    return _result(best, objective.decode(incumbent), least, spent, reason, task.space)
+
+
+def _result(values: Tensor, xs: Tensor, violations: Tensor, evaluations: Tensor, reason: str, space: Space) -> Result:
+    """The result of all runs; the best of them is the one with the smallest violation, then the smallest value."""
+    if not bool(torch.isfinite(values).any()):
+        raise ObjectiveError(f"the objective gave no finite value in {int(evaluations.sum())} evaluations.")
+    feasible_first = torch.where(violations == violations.min(), values, torch.inf)
+    winner = int(feasible_first.argmin())
+    return Result(float(values[winner]), xs[winner], values, xs, violations, evaluations, reason, space)
+
+
+def _improve(
+    best: Tensor, violation: Tensor | None, incumbent: Tensor, values: Tensor, constraints: Tensor | None, ok: Tensor, x: Tensor
+) -> tuple[Tensor, Tensor | None, Tensor]:
+    """The incumbent of each run after a step, without leaving the device; feasible first, then the smaller violation."""
+    if constraints is None or violation is None:
+        low, at = values.min(-1)
+        better = low < best
+        best = torch.where(better, low, best)
+    else:
+        total = torch.where(ok, constraints.clamp_min(0).sum(-1), torch.inf)
+        least = total.min(-1, keepdim=True).values
+        at = torch.where(total == least, values, torch.inf).min(-1).indices
+        low = values.gather(-1, at.unsqueeze(-1)).squeeze(-1)
+        least = least.squeeze(-1)
+        better = (least < violation) | ((least == violation) & (low < best))
+        best = torch.where(better, low, best)
+        violation = torch.where(better, least, violation)
+    chosen = x.gather(-2, at[..., None, None].expand(*at.shape, 1, x.shape[-1])).squeeze(-2)
+    return best, violation, torch.where(better.unsqueeze(-1), chosen, incumbent)
+
+
+def _finished(recipe: Strategy[Any], task: Task, state: Any, best: Tensor, violation: Tensor | None, target: float | None) -> Tensor | None:
+    """Which runs are over, ``(*runs,)``; None when that cannot be told."""
+    finished = recipe.done(task, state)
+    reached = _reached(best, violation, target)
+    return finished if reached is None else reached if finished is None else finished | reached
+
+
+def _reached(best: Tensor, violation: Tensor | None, target: float | None) -> Tensor | None:
+    """Which runs have a feasible value at most the target, ``(*runs,)``."""
+    if target is None:
+        return None
+    return best <= target if violation is None else (best <= target) & (violation <= 0)
+
+
+def select(state: Any, runs: Tensor) -> Any:
+    """Some runs of a batched state: every tensor of it, however deep, leads with the run dimension."""
+    if isinstance(state, Tensor):
+        return state.index_select(0, runs.to(state.device)) if state.dim() > 0 else state
+    if isinstance(state, State):
+        return replace(state, **{f.name: select(getattr(state, f.name), runs) for f in fields(state)})
+    if isinstance(state, Mapping):
+        return {key: select(value, runs) for key, value in state.items()}
+    if type(state) in (list, tuple):
+        return type(state)(select(value, runs) for value in state)
+    return state
+
+
+def _merge(results: list[Result]) -> Result:
+    reasons = sorted({r.reason for r in results})
+    parts = [torch.cat([getattr(r, name) for r in results]) for name in ("values", "xs", "violations", "evaluations")]
+    return _result(parts[0], parts[1], parts[2], parts[3], "+".join(reasons), results[0].space)
