@@ -5,7 +5,7 @@
 
 PYTHON ?= $(shell for p in python3.11 python3 python3.12 python3.13; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && { echo $$p; break; }; done)
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist worksteal
 TESTS ?= tests
 
 BIN := $(CURDIR)/.venv/bin

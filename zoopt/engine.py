@@ -21,7 +21,7 @@ from zoopt.strategy import Request, Strategy, Task
 Array = np.ndarray[Any, Any]
 
 SNAPSHOT_RATIO = 3.0  # strategy time between snapshots, over the time it takes to write one
-_FRESH_DRAWS = 200  # tries to replace a point that was asked before
+_FRESH_DRAWS = 64  # tries to replace a point that was asked before; from the 34th on they may lie anywhere
 _ENUMERATED = 1_000_000  # points of a finite space up to which an unseen one is looked for one by one
 
 
@@ -144,24 +144,12 @@ class Engine:
 
     def _fresh(self, x: Array, fixed: Mapping[int, float] | None, seen: set[int]) -> Array:
         """Replace points that were asked before by new ones, where asking twice tells nothing; fewer when none is left."""
-        space = self.task.space
-        held = list(fixed) if fixed else []
         keys: set[int] = set()  # of this call: what it raises after leaves no trace
         rows: list[Array] = []
         for i, row in enumerate(x):
             fresh: Array | None = row
-            for attempt in range(_FRESH_DRAWS):
-                if fresh is not None and (key := point_key(fresh)) not in seen and key not in keys:
-                    break
-                # A near neighbour first, then anywhere: a duplicate of a converged strategy stays close to where it was.
-                child = self._asking.child("fresh", i, attempt)
-                there = space.from_unit(child.uniform((1, space.dim)))
-                if held:
-                    there[:, held] = torch.from_numpy(row[held])
-                here = torch.from_numpy(row).unsqueeze(0)
-                fresh = space.repair(here + min(1.0, 0.01 * 1.1**attempt) * (there - here), child, held)[0].numpy()
-            else:
-                fresh = self.first_unseen(seen, fixed, keys)
+            if (key := point_key(row)) in seen or key in keys:
+                fresh = self._replacement(i, row, fixed, seen, keys)
             if fresh is None:
                 break  # nothing is left for the others either
             keys.add(point_key(fresh))
@@ -170,6 +158,24 @@ class Engine:
             raise Exhausted("every point of this deterministic space that could be found has been asked.")
         seen |= keys
         return np.stack(rows)
+
+    def _replacement(self, i: int, row: Array, fixed: Mapping[int, float] | None, seen: set[int], more: set[int]) -> Array | None:
+        """A point that was not asked, near one that was where possible; None where none was found.
+
+        A duplicate of a converged strategy stays close to where it was: points are drawn in ever larger neighbourhoods.
+        """
+        space = self.task.space
+        held = list(fixed) if fixed else []
+        key = self._asking.child("fresh", i)
+        there = space.from_unit(key.uniform((_FRESH_DRAWS, space.dim)))
+        here = torch.from_numpy(row)
+        if held:
+            there[:, held] = here[held]
+        step = (0.01 * 1.15 ** torch.arange(_FRESH_DRAWS, dtype=torch.float64)).clamp_max(1.0)
+        for fresh in space.repair(here + step.unsqueeze(-1) * (there - here), key, held).numpy():
+            if (found := point_key(fresh)) not in seen and found not in more:
+                return np.array(fresh)
+        return self.first_unseen(seen, fixed, more)
 
     def first_unseen(self, seen: set[int], fixed: Mapping[int, float] | None, more: Collection[int] = ()) -> Array | None:
         """The first point of a finite space that was not asked; None where all were, or there are too many to go through.

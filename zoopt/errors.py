@@ -67,7 +67,7 @@ class TellErrors(FeedbackError):
 
 
 class StrategyError(ZooptError, RuntimeError):
-    """A strategy raised or returned something outside its contract; the study has gone back to its record."""
+    """A strategy raised or returned something outside its contract; the study goes on from its record."""
 
 
 class ObjectiveError(ZooptError, RuntimeError):

@@ -169,10 +169,15 @@ class Ledger:
             insort(self._starts, first)
         return batch
 
-    def clear_open(self) -> None:
-        """Forget all open batches (a replay opens them again)."""
-        self.open = {}
-        self._starts = []
+    def clear_open(self) -> dict[int, OpenBatch]:
+        """Forget all open batches (a replay opens them again); gives them."""
+        before, self.open, self._starts = self.open, {}, []
+        return before
+
+    def restore_open(self, batches: dict[int, OpenBatch]) -> None:
+        """Put back what :meth:`clear_open` gave."""
+        self.open = batches
+        self._starts = sorted(start for start, batch in batches.items() if batch.n > 1)
 
     def add_complete(self, x: Array, rows: Rows) -> Array:
         """New trials that are complete at once; gives their ids."""

@@ -393,11 +393,14 @@ def replay_order(study: Study) -> None:
     """Rebuild the strategy of a study in memory from the order of its calls and its table."""
     order, ledger = study._order, study._ledger
     assert order is not None
-    before = dict(ledger.open)
-    ledger.clear_open()
-    with _made_again(study):
-        study._engine.begin()
-        _replay(study, (_Step(entry) for entry in order), expect_same=False)
+    before = ledger.clear_open()
+    try:
+        with _made_again(study):
+            study._engine.begin()
+            _replay(study, (_Step(entry) for entry in order), expect_same=False)
+    except BaseException:
+        ledger.restore_open(before)  # what is known can be read
+        raise
     for i, batch in ledger.open.items():
         if i in before:
             batch.attempts = before[i].attempts

@@ -273,7 +273,7 @@ class Study:
         try:
             x, columns = engine.valid(candidates, n, fixed, ledger.seen)
         except Exhausted:
-            self._recover()
+            self._ready = self._log is None and self._order is None  # the strategy asked, but nothing was handed out
             raise
         except Exception as error:
             raise self._strategy_failed("ask", error) from error
@@ -891,26 +891,22 @@ class Study:
             self._closed, self._ready = True, False
             raise
         except Exception:
-            self._recover()
+            self._ready = False
             raise
 
     def _strategy_failed(self, method: str, error: Exception) -> StrategyError:
-        """Go back to the record after a strategy raised or gave what it must not, and say so."""
+        """What to say when a strategy raised or gave what it must not; the next call goes back to the record first."""
         name = f"{type(self.strategy).__name__}.{method}()"
         what = str(error) if type(error) is StrategyError else f"{name} raised {type(error).__name__}: {error}"
         what = f"{what.rstrip('.')}. This call was not recorded;"
         if self._log is None and self._order is None:
             self._closed, self._ready = True, False
             return StrategyError(
-                f"{what} with history={self.history_mode!r} there is no record to go back to, so the study is closed. Its best trial is still there."
+                f"{what} with history={self.history_mode!r} there is no record to go on from, so the study is closed. "
+                "Its best trial can still be read."
             )
-        try:
-            self._recover()
-        except Exception:
-            self._closed, self._ready = True, False
-            _log.exception("the study could not go back to its record")
-            return StrategyError(f"{what} going back to the record failed too, so the study is closed. What was acknowledged is recorded.")
-        return StrategyError(f"{what} the study has gone back to its record.")
+        self._ready = False
+        return StrategyError(f"{what} the next one goes on from the study's record.")
 
     def _interrupted(self, error: BaseException) -> None:
         """After Ctrl-C in the middle of a call nothing is certain; the next call goes back to the record first."""
@@ -976,7 +972,14 @@ class Study:
             return
         if self._closed:
             raise FeedbackError(f"study {self.name!r} is closed; open it again to go on.")
-        self._recover()  # from an interrupt
+        self._recover()
+
+    @property
+    def _state(self) -> Any:
+        """The strategy's state, to read."""
+        if not self._ready and not self._closed:
+            self._recover()
+        return self._engine.state
 
     # ------------------------------------------------------------------ reading
 
@@ -1015,7 +1018,7 @@ class Study:
     def recommended(self) -> Trial | None:
         """What the method itself would pick (posterior mean, consensus point, people's favourite); else the best trial."""
         with self._lock:
-            x = self.strategy.recommend(self.task, self._engine.state)
+            x = self.strategy.recommend(self.task, self._state)
             if x is None:
                 best = self._ledger
                 return Trial(self, best.best_id, best.best_x) if best.best_id >= 0 and best.best_x is not None else None
@@ -1096,22 +1099,21 @@ class Study:
             )
 
     def _strategy_reason(self) -> Reason | None:
-        done = self.strategy.done(self.task, self._engine.state)
+        done = self.strategy.done(self.task, self._state)
         return Reason("converged", f"{type(self.strategy).__name__} has converged") if done is not None and bool(done.all()) else None
 
     @property
     def info(self) -> dict[str, float | str]:
         """The strategy's diagnostics (step size, acceptance, model fit)."""
         with self._lock:
-            return self.strategy.info(self.task, self._engine.state)
+            return self.strategy.info(self.task, self._state)
 
     def predict(self, params: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Array, Array] | None:
         """The strategy's model at some points: mean and standard deviation ``(n, m)``, in the user's direction; None: no model."""
         with self._lock:
-            self._check_open()
             points = self.space.encode_params([params] if isinstance(params, Mapping) else list(params))
             x = torch.from_numpy(points).to(self.task.device, self.task.dtype)
-            found = self.strategy.predict(self.task, self._engine.state, x)
+            found = self.strategy.predict(self.task, self._state, x)
             return None if found is None else (found[0].cpu().numpy() * self.signs, found[1].cpu().numpy())
 
     # ------------------------------------------------------------------ running

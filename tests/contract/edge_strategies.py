@@ -32,8 +32,14 @@ class SwarmState(State):
     spread: Tensor | None = live()
 
 
+def there(values: Any, like: Tensor) -> Tensor:
+    """Host numbers beside a tensor: floats in its type, and without a wait for its device."""
+    found = torch.as_tensor(values)
+    return found.to(like.device, like.dtype if found.is_floating_point() else None, non_blocking=True)
+
+
 def bounds(space: Space, like: Tensor) -> tuple[Tensor, Tensor]:
-    return tuple(torch.as_tensor(b, dtype=like.dtype, device=like.device) for b in (space.lower, space.upper))  # type: ignore[return-value]
+    return there(space.lower, like), there(space.upper, like)
 
 
 @dataclass(frozen=True)
@@ -60,7 +66,7 @@ class Swarm(Strategy[SwarmState]):
         particle = (state.turn + np.arange(n)) % self.particles
         state.turn += n
         lap = state.turn // self.particles
-        x = state.x if n == self.particles and lap == 1 else state.x[..., torch.as_tensor(particle, device=state.x.device), :]
+        x = state.x if n == self.particles and lap == 1 else state.x[..., there(particle, state.x), :]
         if state.turn > self.particles:  # asked again before it was told: it takes a step of its own meanwhile
             x = self._clamped(task, x + 0.05 * random.normal((n, task.dim), runs=task.runs, dtype=task.dtype, device=task.device))
         return state, Candidates(x, {"particle": particle, "position": x})
@@ -72,8 +78,8 @@ class Swarm(Strategy[SwarmState]):
         rows = np.nonzero(np.asarray(particle) >= 0)[0]  # the others were added by the user
         if len(rows) == 0:
             return state
-        pick = torch.as_tensor(rows, device=state.x.device)
-        at = torch.as_tensor(np.asarray(particle)[rows], device=state.x.device)
+        pick = there(rows, state.x)
+        at = there(np.asarray(particle)[rows], state.x)
         seen, latent = observations.x[..., pick, :], position[..., pick, :].to(state.x.dtype)
         latent = torch.where((task.space.snap(latent) == seen).all(-1, keepdim=True), latent, seen)
         told = torch.where(observations.ok, observations.values[..., 0], torch.inf)[..., pick]
@@ -143,7 +149,7 @@ class RankWalk(Generational):
 
     def propose(self, task: Task, inner: RankWalkState, random: Random) -> tuple[RankWalkState, Candidates]:
         z = random.normal((self.offspring, task.dim), runs=task.runs, dtype=task.dtype, device=task.device)
-        width = torch.as_tensor(task.space.width, dtype=task.dtype, device=task.device)
+        width = there(task.space.width, inner.mean)
         low, high = bounds(task.space, z)
         x = inner.mean.unsqueeze(-2) + inner.step[..., None, None] * width * z
         return inner, Candidates(torch.minimum(torch.maximum(x, low), high), {"sign": torch.sign(z[..., 0])})
@@ -155,7 +161,7 @@ class RankWalk(Generational):
         parents = generation.x.gather(-2, best.unsqueeze(-1).expand(*best.shape, task.dim))
         count = good.sum(-1)
         mean = torch.where(good.unsqueeze(-1), parents, 0.0).sum(-2) / count.clamp_min(1).unsqueeze(-1)
-        width = torch.as_tensor(task.space.width, dtype=task.dtype, device=task.device)
+        width = there(task.space.width, inner.mean)
         moved = ((mean - inner.mean) / width).norm(dim=-1)
         factor = torch.where(moved > inner.step * (task.dim / self.parents) ** 0.5, self.window, 1 / self.window)
         inner.step = torch.where(count > 0, (inner.step * factor).clamp(1e-8, 1.0), inner.step)

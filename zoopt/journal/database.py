@@ -52,6 +52,9 @@ class _Statement(NamedTuple):
     order: tuple[str, ...]
 
 
+_COMPILED: dict[str, dict[str, _Statement]] = {}  # by dialect: compiling takes longer than opening a journal
+
+
 class Database:
     """A journal's database and this process's connection to it, guarded by :attr:`lock` and usable from any thread.
 
@@ -99,7 +102,9 @@ class Database:
                 raise JournalError("a journal on PostgreSQL needs psycopg: pip install 'zoopt-toolkit[postgres]'.") from error
         self.dialect = self._engine.dialect.name
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
-        self._statements = {name: self._compile(construct) for name, construct in schema.STATEMENTS.items()}
+        if self.dialect not in _COMPILED:
+            _COMPILED[self.dialect] = {name: self._compile(construct) for name, construct in schema.STATEMENTS.items()}
+        self._statements = _COMPILED[self.dialect]
         self.append = self._statements["append"].text
         try:
             self._open()

@@ -89,28 +89,28 @@ def runs_without_synchronising_cuda(factory: Factory, seed: int) -> None:
     if not torch.cuda.is_available():
         raise ContractDoesNotApply("there is no CUDA device on this machine.")
     task = replace(case.task, runs=(3,), device=torch.device("cuda"))
-    case = replace(case, task=task)
     calls = Calls(factory(), task, seed)
-    case.evaluate(calls.ask().x)  # constants reach the device
-    calls = Calls(factory(), task, seed)
-    for turn in range(4):
-        candidates = calls.ask()
-        if turn == 1:
-            torch.cuda.synchronize()
-            torch.cuda.set_sync_debug_mode("error")
-        try:
-            result = case.objective(candidates.x) if turn == 0 else None
-            values = result.values if result is not None else (candidates.x**2).sum(-1, keepdim=True)
-            observations = Observations(
-                range(candidates.x.shape[-2]), candidates.x, values, ok=torch.isfinite(values).all(-1),
-                columns=candidates.columns, dtype=task.dtype, device=task.device,
-            )  # fmt: skip
-            calls.observe(observations)
+    try:
+        for turn in range(4):
+            candidates = calls.ask()
+            values = (candidates.x**2).sum(-1, keepdim=True)
+            calls.observe(
+                Observations(
+                    range(candidates.x.shape[-2]),
+                    candidates.x,
+                    values,
+                    ok=torch.isfinite(values[..., 0]),
+                    columns=candidates.columns,
+                    dtype=task.dtype,
+                    device=task.device,
+                )
+            )
             calls.recipe.done(task, calls.state)
-            if turn > 0:
-                calls.ask()
-        finally:
-            torch.cuda.set_sync_debug_mode("default")
+            if turn == 0:  # constants have reached the device now
+                torch.cuda.synchronize()
+                torch.cuda.set_sync_debug_mode("error")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
 
 
 @contract

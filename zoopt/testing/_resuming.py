@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from zoopt.random import Random
+from zoopt.restore import ReplayWarning
 from zoopt.state import equal, from_bytes, to_bytes
 from zoopt.testing._asking import _two_cases
 from zoopt.testing._cases import Case, case_for
@@ -69,7 +71,7 @@ def _interrupted(case: Case, factory: Factory, seed: int, journal: str) -> list[
         if number in cuts:
             pending = session.pending
             session.study.close()
-            session = Session(case, factory(), seed, journal=journal, durability="process")
+            session = _opened(case, factory, seed, journal)
             require(session.pending == pending, f"trials {pending} were pending, but {session.pending} after reopening.")
         if cuts.get(number + 1):
             session.study._engine._spent = float("inf")  # the next event comes with a snapshot
@@ -78,3 +80,13 @@ def _interrupted(case: Case, factory: Factory, seed: int, journal: str) -> list[
         session.asked = []
     session.study.close()
     return asked
+
+
+def _opened(case: Case, factory: Factory, seed: int, journal: str) -> Session:
+    """The study from its record; a replay that differs would be taken from the record, so it has to be an error here."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", ReplayWarning)
+        try:
+            return Session(case, factory(), seed, journal=journal, durability="process")
+        except ReplayWarning as warning:
+            raise AssertionError(f"after reopening the journal, a replayed ask differs from the record: {warning}") from warning

@@ -1,0 +1,464 @@
+"""Study.run: functions in worker processes, executors, batches, commands; failures, interrupts, and going on."""
+
+from __future__ import annotations
+
+import logging
+import sys
+import threading
+import time
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from zoopt import Batched, Choice, Command, Integer, Real, Space, Study
+from zoopt.errors import ConfigError, FeedbackError, NotReady, ObjectiveError
+from zoopt.evaluate import Outcome
+from zoopt.feedback import Evaluation
+from zoopt.stop import Evaluations, Failures, Stalled, Target
+from zoopt.trials import TrialState
+
+SPACE = Space({"x": Real(-1, 3), "k": Integer(1, 5), "c": Choice("a", "b")})
+
+
+def study(**options: Any) -> Study:
+    return Study(options.pop("space", SPACE), options.pop("strategy", "random"), **{"seed": 0, **options})
+
+
+def value_of(x: float, k: int, c: str) -> float:
+    return (x - 1) ** 2 + k + (c == "b")
+
+
+class Here:
+    """An evaluator in this process: calls a function of a trial in a thread of its own, and remembers what was out."""
+
+    batched = False
+
+    def __init__(self, function: Any) -> None:
+        self.function = function
+        self.submitted: list[int] = []
+        self.out = 0
+        self.most = 0
+        self.started: list[int] = []
+        self.closed = 0
+        self.lock = threading.Lock()
+
+    def start(self, parallel: int) -> None:
+        self.started.append(parallel)
+        self.pool = ThreadPoolExecutor(parallel)
+
+    def close(self) -> None:
+        self.closed += 1
+        self.pool.shutdown(wait=False, cancel_futures=True)
+
+    def submit(self, trial: Any) -> Future[Outcome]:
+        with self.lock:
+            self.submitted.append(trial.id)
+            self.out += 1
+            self.most = max(self.most, self.out)
+
+        def work() -> Outcome:
+            try:
+                return Outcome.of(self.function(trial))
+            finally:
+                with self.lock:
+                    self.out -= 1
+
+        return self.pool.submit(work)
+
+
+# ---------------------------------------------------------------------- functions of one trial
+
+
+def test_a_function_is_called_with_the_parameters_in_worker_processes() -> None:
+    import os
+
+    mine = os.getpid()
+
+    def objective(x: float, k: int, c: str) -> dict[str, Any]:
+        import os
+
+        return {"value": (x - 1) ** 2 + k + (c == "b"), "metrics": {"elsewhere": os.getpid() != mine}}
+
+    s = study().run(objective, evaluations=8, parallel=2)
+    assert s.evaluations == 8
+    assert s.status.reason == "evaluations"
+    for i in range(8):
+        trial = s.trial(i)
+        assert trial.value == pytest.approx(value_of(**trial.params))
+        assert trial.metrics == {"elsewhere": 1.0}
+    assert s.best is not None and s.best.value == min(s.history()["value"])
+
+
+def test_objectives_that_raise_hang_die_or_give_garbage_fail_with_their_reason_and_the_run_goes_on() -> None:
+    def objective(k: int) -> Any:
+        import os
+        import sys
+        import time
+
+        if k == 1:
+            print("about to fail", file=sys.stderr)
+            raise ValueError("k is 1")
+        if k == 2:
+            time.sleep(600)
+        if k == 3:
+            os._exit(3)
+        if k == 4:
+            return float("nan")
+        if k == 5:
+            return "garbage"
+        if k == 6:
+            return None
+        return {7: 7.0, 8: {"loss": 1.0}}.get(k, float(k))
+
+    space = Space({"k": Integer(1, 9)})
+    s = study(space=space, deterministic=True)
+    s.run(objective, parallel=2, timeout=1.5)
+    assert s.status.reason == "exhausted"
+    assert s.evaluations == 9
+    errors = {t.params["k"]: t.error for t in (s.trial(i) for i in range(9))}
+    expected = {
+        1: "ValueError: k is 1",
+        2: "timed out after 1.5 s",
+        3: "exited with code 3",
+        4: "returned NaN",
+        5: "'garbage'",
+        6: "lack a return",
+        7: None,
+        8: "loss",
+        9: None,
+    }
+    for k, reason in expected.items():
+        error = errors[k]
+        assert error is None if reason is None else error is not None and reason in error.partition("\n")[0], (k, error)
+    assert errors[1] is not None and "about to fail" in errors[1] and "Traceback" in errors[1]
+    assert s.best is not None and s.best.value == 7.0
+
+
+def test_max_failures_stops_with_a_sentence_that_names_the_last_one() -> None:
+    s = study()
+    with pytest.raises(
+        ObjectiveError, match=r"3 evaluations have failed \(max_failures = 3\).*The last failure: .*RuntimeError: no licence"
+    ):
+        s.run(lambda x, k, c: (_ for _ in ()).throw(RuntimeError("no licence")), evaluations=50, max_failures=3)
+    assert s.failures == 3 and s.pending == []
+    assert (s.status.stop, s.status.reason) == (True, "max_failures")
+    with pytest.raises(ObjectiveError, match="3 evaluations have failed"):  # at once: nothing is evaluated
+        s.run(Here(lambda t: 1.0), evaluations=50, max_failures=3)
+    assert s.evaluations == 3
+    s.run(Here(lambda t: 1.0), evaluations=5, max_failures=4)
+    assert s.evaluations == 5 and s.status.reason == "evaluations"
+
+
+# ---------------------------------------------------------------------- how many
+
+
+def test_evaluations_are_the_studys_total() -> None:
+    s = study()
+    for _ in range(5):
+        trial = s.ask()
+        s.tell(trial, value_of(**trial.params))
+    s.add({"x": 0.0, "k": 1, "c": "a"}, 2.0)
+    here = Here(lambda t: value_of(**t.params))
+    s.run(here, evaluations=10)
+    assert here.submitted == [6, 7, 8, 9]
+    assert s.evaluations == 10
+    s.run(here, evaluations=10)
+    s.run(here, evaluations=4)
+    assert len(here.submitted) == 4
+    s.run(here, evaluations=12)
+    assert s.evaluations == 12
+    assert here.closed == len(here.started)
+
+
+@pytest.mark.parametrize("parallel", [1, 4])
+def test_parallel_is_how_many_are_out_at_once(parallel: int) -> None:
+    started = threading.Barrier(parallel, timeout=60)
+
+    def objective(trial: Any) -> float:
+        if trial.id < parallel:
+            started.wait()  # which needs all of them at once
+        return float(trial.id)
+
+    here = Here(objective)
+    s = study().run(here, evaluations=13, parallel=parallel)
+    assert here.started == [parallel]
+    assert here.most == parallel
+    assert s.evaluations == 13 and sorted(here.submitted) == list(range(13))
+
+
+@pytest.mark.parametrize("strategy", ["cma-es", "de", "sobol"])
+def test_asynchronous_runs_of_generational_strategies_wait_where_they_must(strategy: str) -> None:
+    space = Space({"x": Real(-1, 3), "y": Real(-1, 3)})
+    here = Here(lambda t: float(t.x.square().sum()))
+    s = study(space=space, strategy=strategy).run(here, evaluations=40, parallel=3)
+    assert s.evaluations == 40 and s.pending == []
+
+
+def test_rules_of_the_study_and_of_the_run_both_count() -> None:
+    s = study(stop=Evaluations(6)).run(Here(lambda t: float(t.id)), evaluations=50)
+    assert (s.evaluations, s.status.reason) == (6, "evaluations")
+    s = study().run(Here(lambda t: -float(t.id)), evaluations=50, stop=Target(-7.0))
+    assert (s.evaluations, s.status.reason) == (8, "target")
+    assert s.stop.budget() is None  # the run's rules were for the run
+    s = study().run(Here(lambda t: float(t.id)), stop=[Stalled(4), Failures(3)])
+    assert (s.evaluations, s.status.reason) == (5, "stalled")
+    s = study(stop=Evaluations(5) & Target(-9.0)).run(Here(lambda t: -float(t.id)))
+    assert (s.evaluations, s.status.reason) == (10, "evaluations+target")
+
+
+def test_why_a_run_ended_is_known_until_the_study_goes_on() -> None:
+    s = study().run(Here(lambda t: 1.0), evaluations=3)
+    assert (s.status.stop, s.status.reason, s.status.detail) == (True, "evaluations", "3 evaluations done of 3")
+    s.ask()
+    assert (s.status.stop, s.status.reason) == (False, None)
+
+
+# ---------------------------------------------------------------------- kinds of objectives
+
+
+@pytest.mark.parametrize("n", [1, 7])
+def test_batches_are_computed_in_this_process(n: int) -> None:
+    sizes: list[int] = []
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        sizes.append(len(x))
+        values = (x - 1).square().sum(-1)
+        return torch.where(x[:, 0] > 2.5, torch.nan, values)
+
+    s = study().run(Batched(objective), evaluations=20, parallel=n)
+    assert s.evaluations == 20 and sum(sizes) == 20 and max(sizes) == n
+    for i in range(20):
+        trial = s.trial(i)
+        assert (trial.state is TrialState.FAILED) == (trial.params["x"] > 2.5)
+
+
+def test_a_batch_that_raises_is_failures_and_max_failures_stops_it() -> None:
+    def objective(x: Any) -> Any:
+        raise RuntimeError("all of it")
+
+    with pytest.raises(ObjectiveError, match="RuntimeError: all of it"):
+        study().run(Batched(objective), evaluations=20, parallel=4, max_failures=3)
+
+
+def test_problems_run_as_they_are() -> None:
+    from zoopt.problems import Gramacy
+
+    problem = Gramacy()
+    s = Study(problem.space, "random", constraints=problem.constraints, seed=0).run(problem, evaluations=30, parallel=10)
+    assert s.evaluations == 30
+    assert s.best is not None and all(c <= 0 for c in s.best.constraints.values())
+
+
+def test_a_command_is_an_objective() -> None:
+    command = Command([sys.executable, "-c", "import sys; print('noise'); print(float(sys.argv[1]) ** 2)", "{x}"])
+    s = study(space=Space({"x": Real(-1, 3)})).run(command, evaluations=3, parallel=2)
+    assert [s.trial(i).value for i in range(3)] == [pytest.approx(s.trial(i).params["x"] ** 2) for i in range(3)]
+
+
+def test_any_executor_runs_a_function() -> None:
+    with ThreadPoolExecutor(2) as pool:
+        s = study().run(value_of, evaluations=5, parallel=2, executor=pool)
+    assert s.evaluations == 5 and s.failures == 0
+    assert all(s.trial(i).value == pytest.approx(value_of(**s.trial(i).params)) for i in range(5))
+
+
+def test_everything_an_objective_may_give_arrives() -> None:
+    def objective(trial: Any) -> Any:
+        x = trial.params["x"]
+        return {"loss": x, "speed": -x, "heat": x - 1, "noise": {"loss": 0.1, "speed": 0.2}, "metrics": {"n": 3}, "epochs": 5}
+
+    s = study(objectives={"loss": "minimize", "speed": "maximize"}, constraints=["heat"]).run(Here(objective), evaluations=3)
+    trial = s.trial(1)
+    assert trial.values == {"loss": trial.params["x"], "speed": -trial.params["x"]}
+    assert trial.constraints == {"heat": trial.params["x"] - 1}
+    assert trial.metrics == {"n": 3.0, "epochs": 5.0}
+    assert s.history()["noise_speed"].tolist() == [0.2] * 3
+
+    def reached(trial: Any) -> Evaluation:
+        return Evaluation(1.0, reached=[0.5, 2.0, 0.0])
+
+    s = study().run(Here(reached), evaluations=1)
+    assert s.trial(0).reached == {"x": pytest.approx(0.5), "k": 2, "c": "a"}
+
+
+def test_results_that_do_not_fit_are_failures_of_their_trial() -> None:
+    s = study(space=Space({"x": Real(-1, 3)})).run(
+        Here(lambda t: [1.0, 2.0] if t.id == 1 else Evaluation(1.0, reached=[1e9])), evaluations=2
+    )
+    assert [s.trial(i).state for i in range(2)] == [TrialState.COMPLETE, TrialState.FAILED]
+    assert s.trial(1).error is not None and "2 values" in s.trial(1).error
+    assert s.trial(0).reached == {"x": 3.0}  # as near as the space allows
+    s = study(space=Space({"x": Real(-1, 3)})).run(Here(lambda t: Outcome(values=1.0, reached={"x": 1e9})), evaluations=1)
+    assert s.trial(0).error is not None and "x" in s.trial(0).error
+
+
+# ---------------------------------------------------------------------- going on
+
+
+def test_ctrl_c_leaves_what_is_out_pending_and_a_second_run_goes_on() -> None:
+    def objective(trial: Any) -> float:
+        if trial.id == 4 and first:
+            raise KeyboardInterrupt
+        if trial.id in (3, 5) and first:
+            time.sleep(0.2)
+        return float(trial.id)
+
+    s, first = study(), True
+    here = Here(objective)
+    for _ in range(5):  # five times and more: an interrupt is no failed attempt
+        with pytest.raises(KeyboardInterrupt):
+            s.run(here, evaluations=9, parallel=3)
+        assert {t.id for t in s.pending} >= {4}
+        assert here.closed == len(here.started)
+    first = False
+    here.submitted.clear()
+    left = [t.id for t in s.pending]
+    s.run(here, evaluations=9, parallel=3)
+    assert here.submitted[: len(left)] == left
+    assert (s.evaluations, s.failures, s.pending) == (9, 0, [])
+    assert s.history()["value"].tolist() == [float(i) for i in range(9)]
+
+
+def test_ctrl_c_while_the_strategy_thinks(monkeypatch: pytest.MonkeyPatch) -> None:
+    s, never = study(strategy="cma-es", space=Space({"x": Real(-1, 3)})), study(strategy="cma-es", space=Space({"x": Real(-1, 3)}))
+    here = Here(lambda t: float(t.x.square().sum()))
+    s.run(here, evaluations=7)
+    ask = s._engine.ask
+
+    def interrupted(request: Any) -> Any:
+        ask(request)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(s._engine, "ask", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        s.run(here, evaluations=20)
+    monkeypatch.undo()
+    s.run(here, evaluations=20)
+    never.run(here, evaluations=20)
+    assert s.history()["value"].tolist() == never.history()["value"].tolist()
+
+
+def test_trials_that_were_asked_by_hand_are_evaluated_first() -> None:
+    s = study()
+    batch = s.ask(3)
+    s.tell(batch[1], 1.0)
+    here = Here(lambda t: 2.0)
+    s.run(here, evaluations=5, parallel=2)
+    assert here.submitted == [0, 2, 3, 4]
+    t = study()
+    t.ask(3)
+    t.run(Batched(lambda x: x[:, 0]), evaluations=4, parallel=2)
+    assert t.evaluations == 4 and t.pending == []
+
+
+def test_a_run_that_is_over_already_evaluates_nothing() -> None:
+    s = study()
+    s.tell(s.ask(), 1.0)
+    out = s.ask()
+    here = Here(lambda t: 2.0)
+    for _ in range(5):
+        s.run(here, evaluations=1)
+    assert here.submitted == [] and out.state is TrialState.PENDING
+
+
+def test_an_evaluation_that_takes_everything_down_each_time_is_lost_after_three_attempts() -> None:
+    s = study()
+    out = s.ask()
+
+    class Crash(Exception):
+        """Stands for the end of the driver: nobody can note down anything."""
+
+    def objective(trial: Any) -> float:
+        return 1.0
+
+    for _ in range(2):
+        here = Here(objective)
+        here.submit = lambda trial: (_ for _ in ()).throw(Crash())  # type: ignore[method-assign]
+        with pytest.raises(Crash):
+            s.run(here, evaluations=3)
+    assert out.state is TrialState.PENDING
+    s.run(Here(objective), evaluations=3)
+    assert out.state is TrialState.LOST
+    assert (s.evaluations, s.failures) == (3, 1)
+
+
+def test_results_told_from_elsewhere_meanwhile_are_no_error(caplog: pytest.LogCaptureFixture) -> None:
+    s = study()
+
+    def objective(trial: Any) -> float:
+        if trial.id == 1:
+            s.tell(trial, 99.0)
+        if trial.id == 2:
+            s.drop(trial)
+        return 1.0
+
+    with caplog.at_level(logging.WARNING, "zoopt.run"):
+        s.run(Here(objective), evaluations=4)
+    assert s.trial(1).value == 99.0 and s.trial(2).state is TrialState.DROPPED
+    assert s.evaluations == 4
+    assert "trial 1 came too late" in caplog.text
+
+
+def test_callbacks_of_a_run_see_it_and_their_errors_are_not_the_objectives() -> None:
+    s = study()
+    kinds: list[str] = []
+    s.run(Here(lambda t: 1.0), evaluations=2, callbacks=[lambda _, e: kinds.append(e.kind)])
+    assert kinds == ["asked", "told", "asked", "told"]
+    assert s.callbacks == []
+
+    def angry(study: Study, event: Any) -> None:
+        if event.kind == "told":
+            raise FeedbackError("not with me")
+
+    with pytest.raises(FeedbackError, match="not with me"):
+        s.run(Here(lambda t: 1.0), evaluations=5, callbacks=[angry])
+    assert s.trial(2).value == 1.0 and s.failures == 0
+
+
+def test_a_finite_study_ends_when_nothing_is_left() -> None:
+    s = study(space=Space({"k": Integer(1, 6)}), deterministic=True)
+    s.run(Here(lambda t: float(t.params["k"])), evaluations=100, parallel=4)
+    assert s.evaluations == 6
+    assert s.status.stop and s.status.reason == "exhausted"
+    assert "6 points" in s.status.detail
+    s.run(Batched(lambda x: x[:, 0]), evaluations=100)
+    assert s.evaluations == 6 and s.status.reason == "exhausted"
+
+
+def test_waiting_for_results_that_nobody_computes_is_said() -> None:
+    s = study(strategy="cma-es", space=Space({"x": Real(0, 1)}))
+    batch = s.ask(50)
+
+    def objective(trial: Any) -> float:
+        return 1.0
+
+    s.tell(batch[1:], np.ones(len(batch) - 1))
+    s.run(Here(objective), evaluations=len(batch))  # evaluates what is left of it first
+    assert s.pending == []
+    s.ask(50)
+    with pytest.raises(NotReady):
+        s.ask()
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"parallel": 0}, "parallel"),
+        ({"evaluations": 0}, "Evaluations"),
+        ({"evaluations": 3, "max_failures": 0}, "max_failures"),
+        ({"evaluations": 3, "timeout": "soon"}, "timeout"),
+        ({"evaluations": 3, "stop": [7]}, "stopping rule"),
+    ],
+)
+def test_nonsense_is_refused_before_anything_is_evaluated(options: dict[str, Any], match: str) -> None:
+    s = study()
+    with pytest.raises(ConfigError, match=match):
+        s.run(value_of, **options)
+    assert s._ledger.next == 0
+    with pytest.raises(ConfigError, match="is not an objective"):
+        s.run(3, evaluations=1)
+    with pytest.raises(ConfigError, match="k"):
+        s.run(lambda x, c: 1.0, evaluations=1)

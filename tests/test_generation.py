@@ -1,0 +1,266 @@
+"""Generational strategies behind the study, against a loop that proposes and updates whole generations itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from zoopt import Choice, Context, Integer, Real, Space, Study, minimize
+from zoopt.errors import NotReady, StrategyError
+from zoopt.feedback import Candidates, Evaluation, Observations
+from zoopt.generation import Generational
+from zoopt.random import Random
+from zoopt.strategy import Capabilities, Request, State, Task
+from zoopt.trials import TrialState
+
+N = 6
+
+
+@dataclass
+class DriftState(State):
+    """A mean ``(*runs, d)`` and all generations it was updated with."""
+
+    mean: Tensor
+    seen: list[Tensor] = field(default_factory=list)
+    values: list[Tensor] = field(default_factory=list)
+    oks: list[Tensor] = field(default_factory=list)
+    extras: list[Any] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Drift(Generational):
+    """Normal points around a mean, which moves to the best half; it remembers everything it was told."""
+
+    capabilities: ClassVar[Capabilities] = Capabilities(feedback="ranking", batched=True)
+
+    def start(self, task: Task, random: Random) -> DriftState:
+        return DriftState(torch.full((*task.runs, task.dim), 0.5, dtype=task.dtype))
+
+    def propose(self, task: Task, inner: DriftState, random: Random) -> tuple[State, Candidates]:
+        z = random.normal((N, task.dim), runs=task.runs, dtype=task.dtype)
+        return inner, Candidates(inner.mean.unsqueeze(-2) + 0.4 * z, {"z": z, "number": np.arange(N) * 10})
+
+    def update(self, task: Task, inner: DriftState, generation: Observations, random: Random) -> State:
+        order = generation.ranks.argsort(dim=-1, stable=True)[..., : N // 2]
+        inner.mean = generation.x.gather(-2, order.unsqueeze(-1).expand(*order.shape, task.dim)).mean(-2) + 0.01 * random.normal(
+            (task.dim,), runs=task.runs, dtype=task.dtype
+        )
+        inner.seen.append(generation.x.clone())
+        inner.values.append(generation.values.clone())
+        inner.oks.append(generation.ok.clone())
+        inner.extras.append({"number": np.asarray(generation.column("number")).tolist(), "constraints": generation.constraints})
+        return inner
+
+
+BOX = Space({"a": Real(-1, 3), "b": Real(0, 2)})
+MIXED = Space({"a": Real(-1, 3), "k": Integer(1, 5), "c": Choice("u", "v")}, constraints=["a + k <= 6"])
+
+
+def sphere(batch_x: Tensor) -> Tensor:
+    return ((batch_x - 0.7) ** 2).sum(-1)
+
+
+def by_hand(space: Space, generations: int, seed: int = 5) -> DriftState:
+    """What the base class promises, written out: keys by generation, repair, latent positions back in slot order."""
+    task, random = Task(space), Random(seed)
+    inner: Any = Drift().start(task, random.at(-1).child("start"))
+    for g in range(generations):
+        inner, candidates = Drift().propose(task, inner, random.at(g).child("propose"))
+        asked = space.repair(candidates.x, random.at(g).child("repair"))
+        values = sphere(space.decode(asked)).unsqueeze(-1)
+        told = Observations(np.arange(N), candidates.x, values, columns=candidates.columns)
+        inner = Drift().update(task, inner, told, random.at(g).child("update"))
+    return inner  # type: ignore[no-any-return]
+
+
+def inner_of(study: Study) -> DriftState:
+    state: DriftState = study._engine.state.inner
+    return state
+
+
+def assert_same(a: DriftState, b: DriftState) -> None:
+    assert torch.equal(a.mean, b.mean)
+    assert len(a.seen) == len(b.seen)
+    for mine, theirs in zip([*a.seen, *a.values], [*b.seen, *b.values], strict=True):
+        assert torch.equal(mine, theirs)
+    assert [e["number"] for e in a.extras] == [e["number"] for e in b.extras]
+
+
+@pytest.mark.parametrize("space", [BOX, MIXED], ids=["box", "mixed"])
+def test_asks_in_any_pieces_and_tells_in_any_order_are_the_direct_loop(space: Space) -> None:
+    study = Study(space, Drift(), seed=5)
+    rng = np.random.default_rng(0)
+    for _ in range(4):
+        trials = []
+        while len(trials) < N:
+            trials += list(study.ask(int(rng.integers(1, 4))))
+        with pytest.raises(NotReady, match="6 of its 6 points have no result yet"):
+            study.ask()
+        order = rng.permutation(N)
+        cut = int(rng.integers(1, N))
+        for rows in (order[:cut], order[cut:]):
+            x = torch.stack([trials[k].x for k in rows])
+            study.tell([trials[k] for k in rows], sphere(x))
+    assert_same(inner_of(study), by_hand(space, 4))
+
+
+@pytest.mark.parametrize("space", [BOX, MIXED], ids=["box", "mixed"])
+def test_a_whole_generation_in_one_call_is_the_direct_loop(space: Space) -> None:
+    study = Study(space, Drift(), seed=5)
+    for _ in range(3):
+        batch = study.ask(100)
+        assert len(batch) == N
+        study.tell(batch, sphere(batch.x))
+    assert_same(inner_of(study), by_hand(space, 3))
+
+
+def test_what_is_proposed_outside_of_a_box_is_evaluated_inside_and_learned_from_where_it_was_proposed() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    outside = 0
+    for _ in range(4):
+        batch = study.ask(N)
+        assert ((batch.encoded >= 0) & (batch.encoded <= 1)).all()
+        study.tell(batch, sphere(batch.x))
+        seen = inner_of(study).seen[-1]
+        outside += int(((seen < 0) | (seen > 1)).any())
+        assert torch.equal(seen.clamp(0, 1), batch.encoded)
+    assert outside  # or this test shows nothing
+
+
+def test_a_setting_reached_elsewhere_is_learned_from_there() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    batch = study.ask(N)
+    study.tell(batch[:1], [1.0], at={"a": 0.0})
+    study.tell(batch[1:], sphere(batch[1:].x))
+    seen = inner_of(study).seen[0]
+    assert seen[0].tolist() == pytest.approx([0.25, batch.encoded[0, 1].item()])
+
+
+def test_failed_dropped_and_nan_rows_close_their_slots() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    batch = study.ask(N)
+    study.fail(batch[0], "crash")
+    study.drop(batch[1])
+    study.tell(batch[2], float("nan"))
+    study.tell(batch[3:], [3.0, 2.0, 1.0])
+    state = inner_of(study)
+    assert state.oks[0].tolist() == [False, False, False, True, True, True]
+    assert state.values[0][:, 0].tolist() == [torch.inf, torch.inf, torch.inf, 3.0, 2.0, 1.0]
+    latent = by_hand(BOX, 1).seen[0]
+    noise = 0.01 * Random(5).at(0).child("update").normal((2,))
+    assert torch.allclose(state.mean, latent[3:].mean(0) + noise)
+    study.ask(N)  # the next generation
+
+
+def test_a_generation_that_failed_whole_does_not_stop_the_next() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    study.fail(study.ask(N), "all of them")
+    assert inner_of(study).oks[0].tolist() == [False] * N
+    assert len(study.ask(N)) == N
+
+
+def test_added_points_close_no_slot() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    batch = study.ask(N)
+    study.add({"a": 0.0, "b": 0.0}, -1.0)
+    study.tell(batch, sphere(batch.x))
+    study.add([{"a": 0.0, "b": 0.0}] * 3, [-1.0] * 3)
+    assert_same(inner_of(study), by_hand(BOX, 1))
+
+
+def test_constraints_noise_and_gradients_arrive_by_slot() -> None:
+    study = Study(BOX, Drift(), seed=5, constraints=["heat"])
+    batch = study.ask(N)
+    study.tell(batch[3:], [0.0, 0.0, 0.0], constraints=[1.0, 2.0, 3.0])
+    study.fail(batch[0])
+    study.tell(batch[1:3], [0.0, 0.0], constraints=[-1.0, -2.0])
+    constraints = inner_of(study).extras[0]["constraints"]
+    assert constraints[:, 0].tolist()[1:] == [-1.0, -2.0, 1.0, 2.0, 3.0]
+
+
+def test_rankings_of_several_raters_are_merged() -> None:
+    study = Study(BOX, Drift(), seed=5, feedback="ranking")
+    batch = study.ask(N)
+    study.rank([batch[0], batch[1], batch[2]], rest="unseen", rater="ada")
+    assert [t.id for t in study.pending] == [3, 4, 5]
+    study.rank([batch[2], batch[1], batch[3]], rest="unseen", rater="bob")
+    assert not inner_of(study).seen  # 4 and 5 are out
+    study.rank([batch[4], batch[0], batch[5]], rater="cy")
+    # mean normalised ranks: 0: (0 + 1/2)/2, 1: (1/2 + 1/2)/2, 2: (1 + 0)/2, 3: 1, 4: 0, 5: 1
+    assert inner_of(study).values[0][:, 0].tolist() == [0.25, 0.5, 0.5, 1.0, 0.0, 1.0]
+
+
+def test_values_and_rankings_of_one_generation_are_put_on_one_scale() -> None:
+    study = Study(BOX, Drift(), seed=5)
+    batch = study.ask(N)
+    study.tell(batch[:3], [30.0, 10.0, 20.0])
+    study.rank([batch[3], batch[4], batch[5]])
+    assert inner_of(study).values[0][:, 0].tolist() == [1.0, 0.0, 0.5, 0.0, 0.5, 1.0]
+
+
+def test_all_that_a_ranking_left_out_is_worse_unless_it_was_not_seen() -> None:
+    study = Study(BOX, Drift(), seed=5, feedback="ranking")
+    batch = study.ask(N)
+    study.rank([batch[2], [batch[0], batch[1]], batch[5]])  # 3 and 4 tie behind
+    assert inner_of(study).values[0][:, 0].tolist() == [0.3, 0.3, 0.0, 0.9, 0.9, 0.6]
+    assert [t.state for t in study.trials([0, 3])] == [TrialState.COMPLETE] * 2
+
+
+def test_late_results_of_a_generation_that_is_over_change_nothing() -> None:
+    recipe, task = Drift(), Task(BOX)
+    random = Random(5)
+    state = recipe.begin(task, random)
+    state, first = recipe.ask(task, state, Request(), random)
+    columns = {name: column.clone() if isinstance(column, Tensor) else column.copy() for name, column in first.columns.items()}
+    told = Observations(np.arange(N), first.x.clone(), torch.zeros(N, 1), columns=columns)
+    state = recipe.tell(task, state, told, random)
+    state, _ = recipe.ask(task, state, Request(), random)
+    mean = state.inner.mean.clone()  # type: ignore[attr-defined]
+    state = recipe.tell(task, state, told, random)
+    assert state.closed is None and torch.equal(state.inner.mean, mean)  # type: ignore[attr-defined]
+
+
+def test_context_is_what_was_given_for_each_piece() -> None:
+    space = Space({"a": Real(0, 1), "day": Context(Integer(1, 7))})
+    study = Study(space, Drift(), seed=5)
+    first, second = study.ask(2, context={"day": 3}), study.ask(4, context={"day": 6})
+    assert {p["day"] for p in first.params} == {3}
+    assert {p["day"] for p in second.params} == {6}
+
+
+def test_an_empty_generation_is_the_strategys_fault() -> None:
+    class Empty(Drift):
+        def propose(self, task: Task, inner: Any, random: Random) -> tuple[State, Candidates]:
+            return inner, Candidates(torch.empty((0, task.dim), dtype=task.dtype))
+
+    with pytest.raises(StrategyError, match="empty generation"):
+        Study(BOX, Empty(), seed=5).ask()
+
+
+@pytest.mark.parametrize("space", [BOX, Space({"a": Real(-1, 3), "k": Integer(1, 5)})], ids=["box", "mixed"])
+def test_runs_side_by_side_are_the_runs_alone_also_when_the_budget_cuts_a_generation(space: Space) -> None:
+    def objective(x: Tensor) -> Tensor:
+        values = sphere(x)
+        return torch.where(x[..., 0] > 2.0, torch.nan, values)  # some fail, in some runs
+
+    budget = 3 * N + 4
+    many = minimize(objective, Drift(), space=space, evaluations=budget, runs=5, seed=2, device="cpu")
+    few = minimize(objective, Drift(), space=space, evaluations=budget, runs=2, seed=2, device="cpu")
+    assert torch.equal(many.values[:2], few.values)
+    assert torch.equal(many.xs[:2], few.xs)
+    assert len(set(many.values.tolist())) == 5
+    assert many.evaluations.tolist() == [budget] * 5
+
+
+def test_evaluations_with_constraints_reach_every_run() -> None:
+    def objective(x: Tensor) -> Evaluation:
+        return Evaluation(sphere(x), (x[..., :1] - 0.2))
+
+    result = minimize(objective, Drift(), space=BOX, evaluations=60 * N, runs=3, constraints=["left"], seed=0, device="cpu")
+    assert (result.violations == 0).all()
+    assert (result.xs[:, 0] <= 0.2 + 1e-9).all()

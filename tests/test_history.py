@@ -1,0 +1,115 @@
+"""History by column, data frames, and Pareto fronts against brute force."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from zoopt import Bool, Choice, Fixed, Integer, Real, Space, Study
+from zoopt.errors import FeedbackError
+from zoopt.history import pareto_rows
+
+
+def dominated(values: np.ndarray) -> list[bool]:
+    return [any((v <= w).all() and (v < w).any() for v in values) for w in values]
+
+
+@pytest.mark.parametrize("m", [1, 2, 3, 5])
+def test_the_front_is_what_nothing_dominates(m: int) -> None:
+    rng = np.random.default_rng(m)
+    for n in (0, 1, 2, 40):
+        for values in (rng.integers(0, 4, (n, m)).astype(float), rng.random((n, m))):
+            assert pareto_rows(values).tolist() == [i for i, out in enumerate(dominated(values)) if not out]
+
+
+def test_equal_rows_all_stay_and_rounding_of_sums_misleads_nobody() -> None:
+    assert pareto_rows(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])).tolist() == [0, 1, 2]
+    assert pareto_rows(np.array([[1e16, 1.0], [1e16, 0.0]])).tolist() == [1]
+    assert pareto_rows(np.array([[1e16, 0.0], [1e16, 1.0]])).tolist() == [0]
+
+
+def mixed() -> Space:
+    return Space(
+        {
+            "lr": Real(1e-4, 1.0, log=True),
+            "k": Integer(1, 9),
+            "flag": Bool(),
+            "kernel": Choice("rbf", "poly"),
+            "degree": Integer(2, 4, when={"kernel": "poly"}),
+            "w": Real(0, 1, shape=(2,)),
+            "version": Fixed("v1"),
+        }
+    )
+
+
+def test_columns_are_what_the_trials_say() -> None:
+    study = Study(mixed(), "random", seed=3)
+    for k in range(30):
+        trial = study.ask()
+        if k % 7 == 3:
+            study.fail(trial, "boom")
+        elif k % 7 == 5:
+            study.drop(trial)
+        else:
+            study.tell(trial, float(k))
+    study.ask()
+    history = study.history()
+    assert list(history) == ["id", "state", "lr", "k", "flag", "kernel", "degree", "w", "version", "value", "error"]
+    assert history["k"].dtype == np.int64
+    assert history["lr"].dtype == np.float64
+    for i in range(31):
+        trial = study.trial(i)
+        params = trial.params
+        assert history["state"][i] == trial.state.name.lower()
+        for name in ("lr", "k", "flag", "kernel", "version"):
+            assert history[name][i] == params[name]
+        assert history["w"][i].tolist() == params["w"].tolist()
+        assert np.isnan(history["degree"][i]) if "degree" not in params else history["degree"][i] == params["degree"]
+        assert np.isnan(history["value"][i]) if trial.value is None else history["value"][i] == trial.value
+        assert history["error"][i] == trial.error
+    assert len(history) == 11
+
+
+def test_columns_that_some_trials_have() -> None:
+    study = Study({"x": Real(0, 1)}, "random", seed=0, objectives={"loss": "minimize", "speed": "maximize"}, constraints=["heat"])
+    batch = study.ask(4)
+    study.tell(batch[0], {"loss": 1.0})
+    study.tell(batch[1], [2.0, 3.0], constraints=[-1.0], noise=[0.1, 0.2], metrics={"epochs": 7, "tag": "a"}, at={"x": 0.5})
+    study.tell(batch[2], [4.0, 5.0], constraints=[1.0])
+    history = study.history()
+    assert history["loss"][:3].tolist() == [1.0, 2.0, 4.0]
+    assert history["speed"][1:3].tolist() == [3.0, 5.0]
+    assert np.isnan(history["speed"][[0, 3]]).all()
+    assert history["heat"][1:3].tolist() == [-1.0, 1.0]
+    assert history["noise_speed"][1] == 0.2
+    assert history["epochs"][1] == 7
+    assert np.isnan(history["epochs"][2])
+    assert history["tag"].tolist() == [None, "a", None, None]
+    assert history["reached"].tolist() == [None, {"x": 0.5}, None, None]
+
+
+def test_a_parameter_may_be_called_like_anything_else() -> None:
+    study = Study({"value": Real(0, 1), "id": Real(0, 1)}, "random", seed=0)
+    study.tell(study.ask(), 2.0, metrics={"id": 1})
+    history = study.history()
+    assert list(history) == ["id", "state", "value", "id_", "value_", "id__"]
+    assert history["value_"].tolist() == [2.0]
+
+
+def test_an_empty_study_has_empty_columns() -> None:
+    history = Study(mixed(), "random", seed=0).history()
+    assert all(len(column) == 0 for column in history.values())
+
+
+def test_frames_and_what_is_not_kept() -> None:
+    pytest.importorskip("pandas")
+    study = Study({"x": Real(0, 1)}, "random", seed=0)
+    study.tell(study.ask(3), [1.0, 2.0, 3.0])
+    frame = study.history().frame()
+    assert frame.shape == (3, 4)
+    assert frame.sort_values("value", ascending=False)["id"].tolist() == [2, 1, 0]
+    assert frame["state"].tolist() == ["complete"] * 3
+    for kept in ("values", "best"):
+        study = Study({"x": Real(0, 1)}, "random", seed=0, history=kept)  # type: ignore[arg-type]
+        with pytest.raises(FeedbackError, match="needs history='all'"):
+            study.history()
