@@ -16,7 +16,7 @@ from zoopt import Choice, Integer, Real, Space
 space = Space({"C": Real(1e-3, 1e3, log=True), "gamma": Real(1e-6, 1e1, log=True), "kernel": Choice("rbf", "poly")})
 
 
-def accuracy(C: float, gamma: float, kernel: str) -> float:  # noqa: N803 - the parameter's name
+def accuracy(C: float, gamma: float, kernel: str) -> float:
     """Stands in for a support vector machine: best at C = 10, gamma = 1e-3 with the first kernel."""
     import math
 
@@ -33,7 +33,7 @@ def test_ask_tell_then_let_zoopt_drive(capsys: pytest.CaptureFixture[str]) -> No
     assert study.best is not None
     assert capsys.readouterr().out == f"Trial(id={study.best.id}, params={study.best.params!r}, value={study.best.value!r})\n"
 
-    def objective(C: float, gamma: float, kernel: str) -> float:  # noqa: N803
+    def objective(C: float, gamma: float, kernel: str) -> float:
         import math
 
         return 1 - 0.01 * (math.log10(C) - 1) ** 2 - 0.01 * (math.log10(gamma) + 3) ** 2 - 0.05 * (kernel == "poly")

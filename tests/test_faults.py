@@ -93,6 +93,8 @@ GARBAGE: dict[str, Any] = {
     "gives NaN": lambda state, x: (state, Candidates(x * torch.nan)),
     "gives a short column": lambda state, x: (state, Candidates(x, {"slot": np.arange(len(x) - 1)})),
     "gives a column that is none": lambda state, x: (state, Candidates(x, {"slot": [0] * len(x)})),
+    "gives a reserved column": lambda state, x: (state, Candidates(x, {"x": np.arange(len(x))})),
+    "gives a column of objects": lambda state, x: (state, Candidates(x, {"slot": np.array([None] * len(x))})),
     "gives columns that are none": lambda state, x: (state, Candidates(x, 7)),
 }
 
