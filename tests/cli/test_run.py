@@ -157,7 +157,7 @@ def test_interrupted_and_killed_runs_go_on_as_if_nothing_had_happened(folder: Pa
         if number != signal.SIGKILL:
             assert records[-1]["kind"] == "summary"
             assert records[-1]["reason"] == "interrupted"
-            assert records[-1]["pending"] == 1
+            assert records[-1]["pending"] <= 1  # none where the signal came between two trials
             assert "Go on with: zoopt run study.toml --json" in err
             assert "Traceback" not in err
     slow.write_text("echo $1\n")
