@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -352,3 +353,71 @@ def test_a_failure_needs_all_of_a_result() -> None:
             s.amend(0, values, constraints=constraints)
     s.amend(0, [1.0, 2.0], constraints=[0.0])
     assert [t.id for t in s.front] == [0]
+
+
+# ---------------------------------------------------------------------- the same with a journal, and opened again
+
+
+def corrections(s: Study) -> None:
+    a, b = s.ask(4), s.ask(2)
+    s.tell(a[0], 5.0, noise=0.2, metrics={"n": 1})
+    s.fail(b, "power cut")
+    first = s.rank([a[3], a[1]], rest="unseen", rater="ada")
+    s.rank([a[3], a[0]], rest="unseen")
+    s.amend(a[0], 4.0)
+    s.withdraw(first)
+    s.amend(b[1], 2.5)
+    s.tell(a[1], 3.0, at={"x": 0.5})
+    s.report(a[2], 1, 0.5)
+    s.ask()
+
+
+def test_corrections_in_a_journal_are_those_in_memory(tmp_path: Path) -> None:
+    memory = study()
+    corrections(memory)
+    for times in (1, 2):
+        with study(journal=str(tmp_path / f"{times}.db"), durability="process") as written:
+            corrections(written)
+            assert [t.id for t in written.pending] == [t.id for t in memory.pending] == [2, 6]
+            if times == 1:
+                expected = study()
+                corrections(expected)
+                assert_same(written, expected)
+        if times == 2:
+            with study(journal=str(tmp_path / "2.db"), durability="process") as opened:
+                assert opened.trial(0).metrics == {"n": 1}
+                assert opened.trial(5).error is None and opened.trial(4).error == "power cut"
+                assert opened.rankings == memory.rankings
+                assert opened.reports(2) == [(1.0, 0.5)]
+                assert_same(opened, memory)
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_amended_constraints_decide_what_is_best(journal: bool, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"constraints": ["heat"]}
+    if journal:
+        options |= {"journal": str(tmp_path / "study.db"), "durability": "process"}
+    s = study(**options)
+    s.tell(s.ask(2), [1.0, 2.0], constraints=[-1.0, -1.0])
+    s.amend(0, 1.0, constraints=[3.0])
+    assert s.best is not None and s.best.id == 1
+    s.close()
+    if journal:
+        with study(**options) as opened:
+            assert opened.best is not None and opened.best.id == 1
+            assert opened.trial(0).constraints == {"heat": 3.0}
+
+
+def test_withdrawn_rankings_are_pending_again_in_a_reopened_study(tmp_path: Path) -> None:
+    options: dict[str, Any] = {"journal": str(tmp_path / "study.db"), "durability": "process", "feedback": "ranking"}
+    with study("cma-es", **options) as s:
+        n = len(s.ask(50))
+        s.withdraw(s.rank(list(range(n))))
+    with study("cma-es", **options) as s:
+        assert [t.id for t in s.pending] == list(range(n))
+        s.rank(list(range(n))[::-1])
+        after = s.ask(2).params
+    memory = study("cma-es", feedback="ranking")
+    memory.ask(50)
+    memory.rank(list(range(n))[::-1])
+    assert memory.ask(2).params == after

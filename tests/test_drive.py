@@ -462,3 +462,16 @@ def test_nonsense_is_refused_before_anything_is_evaluated(options: dict[str, Any
         s.run(3, evaluations=1)
     with pytest.raises(ConfigError, match="k"):
         s.run(lambda x, c: 1.0, evaluations=1)
+
+
+def test_interrupts_are_no_failed_attempts_of_a_reopened_study_either(tmp_path: Any) -> None:
+    def objective(trial: Any) -> float:
+        raise KeyboardInterrupt
+
+    for _ in range(5):
+        with study(journal=str(tmp_path / "study.db"), durability="process") as s, pytest.raises(KeyboardInterrupt):
+            s.run(Here(objective), evaluations=3)
+    with study(journal=str(tmp_path / "study.db"), durability="process") as s:
+        assert [t.id for t in s.pending] == [0]
+        s.run(Here(lambda t: 1.0), evaluations=3)
+        assert (s.evaluations, s.failures) == (3, 0)

@@ -37,6 +37,8 @@ from zoopt.strategy import Capabilities, Request, State, Strategy, Task, make
 from zoopt.study import StudyEvent
 from zoopt.trials import TrialState
 
+pytestmark = pytest.mark.filterwarnings("error::zoopt.restore.ReplayWarning")  # here a replay comes out as it was, unless said otherwise
+
 Array = np.ndarray[Any, Any]
 PROCESS: dict[str, Any] = {"durability": "process"}  # waiting for the disk is not what is tested here
 

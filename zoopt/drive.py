@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError
+from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError, ZooptError
 from zoopt.evaluate import Evaluator, Outcome, as_evaluator
 from zoopt.stop import AnyOf, Evaluations, Reason, Rule
 
@@ -77,7 +78,8 @@ class _Run:
             return self._batches(self.evaluator) if self.evaluator.batched else self._trials()
         except BaseException as error:
             if not isinstance(error, Exception):
-                self.study._stopped([trial.id for trial in self.out.values()])
+                with suppress(ZooptError):  # the interrupt is what counts
+                    self.study._stopped([trial.id for trial in self.out.values()])
             raise
         finally:
             self.evaluator.close()

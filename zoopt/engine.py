@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 SNAPSHOT_RATIO = 3.0  # strategy time between snapshots, over the time it takes to write one
 _FRESH_DRAWS = 64  # tries to replace a point that was asked before; from the 34th on they may lie anywhere
+_RESERVED = ("id", "x")  # what stands beside the strategy's columns in the record
 _ENUMERATED = 1_000_000  # points of a finite space up to which an unseen one is looked for one by one
 
 
@@ -104,15 +105,20 @@ class Engine:
         """
         task = self.task
         space = task.space
-        proposed = candidates.x
-        shape = proposed.shape
+        try:
+            proposed, columns = candidates.x, candidates.columns
+            shape = proposed.shape
+            x: Array = np.array(proposed.numpy() if self._on_host else proposed.detach().cpu().numpy(), dtype=np.float64)
+            if columns:
+                columns = self.kept(columns, len(x))
+        except (AttributeError, TypeError):
+            raise StrategyError(
+                f"{type(self.strategy).__name__}.ask() must give its state and Candidates(x, columns), x a tensor and columns a dict of "
+                f"arrays; got {candidates!r}."
+            ) from None
         if len(shape) != 2 or not 1 <= shape[0] <= n or shape[1] != space.dim:
             name = type(self.strategy).__name__
             raise StrategyError(f"{name}.ask() must give x of shape (1..{n}, {space.dim}); got {tuple(shape)}.")
-        x: Array = np.array(proposed.numpy() if self._on_host else proposed.detach().cpu().numpy(), dtype=np.float64)
-        columns = candidates.columns
-        if columns:
-            columns = self.kept(columns, len(x))
         if fixed:
             x[:, list(fixed)] = list(fixed.values())
         if not (space.box and _in_unit_box(x)):
@@ -134,10 +140,12 @@ class Engine:
         """
         kept: dict[str, Column] = {}
         for name, column in columns.items():
-            if not isinstance(column, Tensor | np.ndarray) or column.ndim == 0 or len(column) != n:
-                what = tuple(column.shape) if isinstance(column, Tensor | np.ndarray) else type(column).__name__
+            array = isinstance(column, Tensor) or (isinstance(column, np.ndarray) and column.dtype.kind in "biuf")
+            if not array or column.ndim == 0 or len(column) != n or name in _RESERVED:
+                what = tuple(column.shape) if array else type(column).__name__
                 raise StrategyError(
-                    f"{type(self.strategy).__name__}.ask() must give column {name!r} as an array of {n} rows, one a point; got {what}."
+                    f"{type(self.strategy).__name__}.ask() must give column {name!r} as an array of {n} rows of numbers, one a point, "
+                    f"and under another name than {' and '.join(_RESERVED)}; got {what}."
                 )
             kept[name] = column.clone() if isinstance(column, Tensor) else column.copy()
         return kept
@@ -251,6 +259,8 @@ class Engine:
             blank = np.full((len(self.signs), self.task.dim), np.nan)
             slopes = np.stack([gradients.get(i, blank) for i in ids.tolist()])
             slopes = slopes * self.signs[:, None] * self._decoding_slopes(x)[:, None, :]
+        if noise is not None and np.isnan(noise).all():
+            noise = None
         if failed:
             values = np.full((len(ids), len(self.signs)), np.inf)
         elif values is not None:

@@ -56,7 +56,7 @@ class TellErrors(FeedbackError):
     """Some rows of a batch could not be told; the others were recorded.
 
     Attributes:
-        errors: ``(trial id, exception)`` for each refused row, in the order given.
+        errors: ``(trial id, exception)`` for each refused row, by id.
     """
 
     def __init__(self, errors: Sequence[tuple[int, Exception]]) -> None:

@@ -159,6 +159,13 @@ class Ledger:
             insort(self._starts, first)
         return batch
 
+    def take_queued(self, x: Array) -> None:
+        """The next enqueued points were handed out as ``x: (n, d)``."""
+        for _ in range(len(x)):
+            self.queue.popleft()
+        if self.task.deterministic:
+            self.seen.update(map(point_key, x))
+
     def reopen(self, first: int, x: Array, columns: Mapping[str, Column], closed: Array | None = None) -> OpenBatch:
         """Open the batch of trials that are in the table already."""
         batch = OpenBatch(first, x, columns)
@@ -192,6 +199,8 @@ class Ledger:
         self.counts[TrialState.COMPLETE] += len(x)
         self.store(ids, rows, slice(None))
         self.update_best(ids, rows.values, rows.constraints, x)
+        if self.task.deterministic:
+            self.seen.update(map(point_key, x))
         return ids
 
     def close(self, ids: Array, state: TrialState) -> None:

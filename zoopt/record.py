@@ -11,7 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from torch import Tensor
@@ -19,6 +19,9 @@ from torch import Tensor
 from zoopt import registry
 from zoopt.feedback import Column
 from zoopt.strategy import State, Strategy
+
+if TYPE_CHECKING:
+    from zoopt.journal import StudyLog
 
 Array = np.ndarray[Any, Any]
 
@@ -80,6 +83,30 @@ def pack(entry: Entry) -> tuple[bytes, np.dtype[Any]]:
     for name, column in columns.items():
         records[name] = column
     return records.tobytes(), dtype
+
+
+def write(log: StudyLog, entries: Sequence[Entry], *, sync: bool, snapshot: bytes | None) -> None:
+    """Append entries to a journal in one transaction, with a snapshot of the state after them where one is due."""
+
+    def parts(entry: Entry) -> tuple[bytes | None, dict[str, Any]]:
+        body, dtype = pack(entry) if entry.fields or len(entry.ids) else (None, None)
+        return body, {
+            "dtype": dtype,
+            "rows": len(entry.ids),
+            "asked": entry.asked,
+            "remaining": entry.remaining,
+            "note": entry.note,
+            "snapshot": snapshot if entry is entries[-1] else None,
+        }
+
+    if len(entries) == 1:
+        body, options = parts(entries[0])
+        log.append(entries[0].kind, body, sync=sync, **options)
+        return
+    with log.transaction(sync=sync) as transaction:
+        for entry in entries:
+            body, options = parts(entry)
+            transaction.append(entry.kind, body, **options)
 
 
 class OrderLog:

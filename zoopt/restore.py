@@ -473,13 +473,12 @@ def _tell_again(study: Study, ids: Array, *, added: bool = False) -> None:
     """Tell recorded results, as they are in the table."""
     ledger, table = study._ledger, study._ledger.table
     assert table is not None
-    noise = table.get("noise", ids) if "noise" in table else None
     study._engine.tell(
         study._observe(
             ids,
             table.get("values", ids),
             table.get("constraints", ids) if "constraints" in table else None,
-            None if noise is None or np.isnan(noise).all() else noise,
+            table.get("noise", ids) if "noise" in table else None,
             x=table.get("x", ids) if added else None,
             settings=ledger.settings,
             gradients=ledger.gradients,

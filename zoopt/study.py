@@ -7,9 +7,7 @@ back to the record.
 
 from __future__ import annotations
 
-import logging
 import operator
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 import numpy as np
 import torch
 
+from zoopt.arguments import read_choice, read_constraint_names, read_directions, read_seed
 from zoopt.engine import Engine
 from zoopt.errors import (
     AlreadyTold,
@@ -36,9 +35,9 @@ from zoopt.errors import (
 from zoopt.feedback import Column, Observations, Ranking
 from zoopt.history import History, pareto_rows
 from zoopt.leases import Leases
-from zoopt.ledger import HistoryMode, Ledger, OpenBatch, point_key
+from zoopt.ledger import HistoryMode, Ledger, OpenBatch
 from zoopt.pruning import below_median
-from zoopt.record import Entry, OrderLog, pack, recipe_config
+from zoopt.record import Entry, OrderLog, recipe_config, write
 from zoopt.space import Space
 from zoopt.stop import AnyOf, Reason, Rule
 from zoopt.strategy import Request, Strategy, Task, make
@@ -56,7 +55,6 @@ Array = np.ndarray[Any, Any]
 Trials = Trial | Batch | int | Sequence[int] | Sequence[Trial] | Array
 MAX_ATTEMPTS = 3  # a trial whose worker vanished this often is lost
 _EMPTY: Mapping[str, Column] = {}
-_log = logging.getLogger("zoopt.study")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,10 +153,11 @@ class Study:
         self.space = space if isinstance(space, Space) else Space(space)
         self.name = name
         self.strategy: Strategy[Any] = make(strategy)
-        directions = _directions(direction, objectives)
-        names = _constraint_names(constraints, directions)
-        if history not in ("all", "values", "best"):
-            raise ConfigError(f"history must be 'all', 'values' or 'best'; got {history!r}.")
+        directions = read_directions(direction, objectives)
+        names = read_constraint_names(constraints, directions)
+        read_choice("history", history, ("all", "values", "best"))
+        read_choice("feedback", feedback, ("values", "ranking"))
+        read_choice("resume", resume, ("same", "data"))
         if history == "best" and len(directions) > 1:
             raise ConfigError("history='best' keeps the best trial only, and several objectives have no single best; use history='all'.")
         self.directions = directions
@@ -190,7 +189,7 @@ class Study:
         self._log: StudyLog | None = None
         self._leases: Leases | None = None  # made when a trial is handed out under a lease
         self._order: OrderLog | None = None
-        self._reset(_seed(seed))
+        self._reset(read_seed(seed))
         if journal is not None:
             from zoopt.journal import Journal
             from zoopt.restore import open_study
@@ -236,6 +235,8 @@ class Study:
                 self._check_open()
             if n is not None and (not isinstance(n, int | np.integer) or n < 1):
                 raise FeedbackError(f"ask(n) needs a whole number n >= 1; got {n!r}.")
+            if lease is not None and not lease > 0:
+                raise FeedbackError(f"lease must be seconds > 0; got {lease!r}.")
             try:
                 if self._leases is not None:
                     again = self._hand_out_again(1 if n is None else int(n), lease)
@@ -288,12 +289,7 @@ class Study:
             x[:, list(fixed)] = list(fixed.values())
             if not self.space.allowed(x).all():
                 raise SpaceError("the next enqueued point breaks a known constraint in this context; ask in another context first.")
-        batch = self._hand_out(x, _EMPTY, n, None, {"enqueued": True})
-        for _ in range(len(x)):
-            queue.popleft()
-        if self.task.deterministic:
-            self._ledger.seen.update(map(point_key, x))
-        return batch
+        return self._hand_out(x, _EMPTY, n, None, {"enqueued": True})
 
     def _hand_out(
         self, x: Array, columns: Mapping[str, Column], asked: int, remaining: int | None, note: dict[str, Any] | None
@@ -305,6 +301,8 @@ class Study:
         elif self._order is not None:
             self._order.asked(first, n, asked, remaining)
         batch = self._ledger.append(x, columns)
+        if note is not None and "enqueued" in note:
+            self._ledger.take_queued(x)
         if self.callbacks:
             self._notify("asked", np.arange(first, first + n))
         return batch
@@ -625,8 +623,6 @@ class Study:
             self._learn(self._observe(ids, rows.values, rows.constraints, rows.noise, x=x, gradients=slopes))
             self._commit([Entry("added", ids, {"x": x, **rows.fields(slice(None))}, note=rows.note(ids, slice(None)))])
             self._ledger.add_complete(x, rows)
-            if self.task.deterministic:
-                self._ledger.seen.update(map(point_key, x))
             self._notify("added", ids)
         return Trial(self, first, x[0]) if isinstance(params, Mapping) else Batch(self, ids, x)
 
@@ -653,18 +649,17 @@ class Study:
         table = ledger.table
         if table is None or len(ids) == 0:
             return
+        constrained = "constraints" in table
         for k, (i, state) in enumerate(zip(ids.tolist(), states, strict=True)):
             if state not in (TrialState.COMPLETE, TrialState.FAILED):
                 raise FeedbackError(f"trial {i} is {state.name.lower()}; only a complete or failed trial can be amended.")
             if state is TrialState.COMPLETE and np.isnan(table.row("values", i)).all():
                 raise FeedbackError(f"trial {i} was ranked and has no value to correct; {_ADD_IT}")
             rows.fill("values", k, table.row("values", i))
-            if task_constrained := "constraints" in table:
+            if constrained:
                 rows.fill("constraints", k, table.row("constraints", i))
-            if np.isnan(rows.values[k]).any() or (task_constrained and (rows.constraints is None or np.isnan(rows.constraints[k]).any())):
-                raise FeedbackError(
-                    f"trial {i} failed, so amend() needs all objectives{' and constraints' if task_constrained else ''} of it."
-                )
+            if np.isnan(rows.values[k]).any() or (constrained and (rows.constraints is None or np.isnan(rows.constraints[k]).any())):
+                raise FeedbackError(f"trial {i} failed, so amend() needs all objectives{' and constraints' if constrained else ''} of it.")
         self._commit([Entry("amended", ids, rows.fields(slice(None)))], snapshot=False)
         if self._log is None:
             ledger.amend(ids, rows)
@@ -858,35 +853,7 @@ class Study:
                     self._order.append(entry)
             return
         try:
-            data = self._engine.due_snapshot() if snapshot else None
-            if len(entries) == 1:
-                entry = entries[0]
-                body, dtype = pack(entry) if entry.fields or len(entry.ids) else (None, None)
-                log.append(
-                    entry.kind,
-                    body,
-                    dtype=dtype,
-                    rows=len(entry.ids),
-                    asked=entry.asked,
-                    remaining=entry.remaining,
-                    note=entry.note,
-                    sync=sync,
-                    snapshot=data,
-                )
-                return
-            with log.transaction(sync=sync) as transaction:
-                for entry in entries:
-                    body, dtype = pack(entry) if entry.fields or len(entry.ids) else (None, None)
-                    transaction.append(
-                        entry.kind,
-                        body,
-                        dtype=dtype,
-                        rows=len(entry.ids),
-                        asked=entry.asked,
-                        remaining=entry.remaining,
-                        note=entry.note,
-                        snapshot=data if entry is entries[-1] else None,
-                    )
+            write(log, entries, sync=sync, snapshot=self._engine.due_snapshot() if snapshot else None)
         except LeaseLost:
             self._closed, self._ready = True, False
             raise
@@ -964,7 +931,7 @@ class Study:
         return None if point is None else Trial(self, i, point)
 
     def _notify(self, kind: str, ids: Array) -> None:
-        for callback in self.callbacks:
+        for callback in tuple(self.callbacks):  # which may change the list
             callback(self, StudyEvent(kind, ids))
 
     def _check_open(self) -> None:
@@ -1185,39 +1152,6 @@ class Study:
     def __repr__(self) -> str:
         s = self._ledger.counts
         return f"Study({self.name!r}, {recipe_config(self.strategy)['name']}, {self.evaluations} evaluations, {s[0]} pending)"
-
-
-def _directions(direction: str, objectives: Mapping[str, str] | None) -> dict[str, str]:
-    """Objectives and their directions, checked."""
-    if objectives is not None and (not isinstance(objectives, Mapping) or not objectives):
-        raise ConfigError(f"objectives must name at least one objective, e.g. {{'loss': 'minimize'}}; got {objectives!r}.")
-    if objectives is not None and direction != "minimize":
-        raise ConfigError(f"direction={direction!r} and objectives= are given; say 'maximize' in objectives, for each that is.")
-    directions = {"value": direction} if objectives is None else dict(objectives)
-    for name, way in directions.items():
-        if way not in ("minimize", "maximize"):
-            raise ConfigError(f"objective {name!r} must be 'minimize' or 'maximize'; got {way!r}.")
-    return directions
-
-
-def _constraint_names(names: Sequence[str], objectives: Mapping[str, str]) -> tuple[str, ...]:
-    """Names of the outcome constraints, checked."""
-    listed = None if isinstance(names, str) else tuple(names)
-    if listed is None or not all(isinstance(name, str) for name in listed):
-        raise ConfigError(f"constraints must be a list of names, e.g. ['heat']; got {names!r}. Known constraints belong to the space.")
-    twice = [name for i, name in enumerate(listed) if name in listed[:i] or name in objectives]
-    if twice:
-        raise ConfigError(f"{twice[0]!r} is named twice among objectives and constraints; every name can stand once.")
-    return listed
-
-
-def _seed(seed: int | None) -> int:
-    if seed is None:
-        return int.from_bytes(os.urandom(6), "little")
-    try:
-        return operator.index(seed)
-    except TypeError:
-        raise ConfigError(f"seed must be an integer or None; got {seed!r}.") from None
 
 
 _ROW = (1 << CHUNK_BITS) - 1
