@@ -22,6 +22,7 @@ Array = np.ndarray[Any, Any]
 
 SNAPSHOT_RATIO = 3.0  # strategy time between snapshots, over the time it takes to write one
 _FRESH_DRAWS = 64  # tries to replace a point that was asked before; from the 34th on they may lie anywhere
+_FLOAT64 = np.dtype(np.float64)
 _RESERVED = ("id", "x")  # what stands beside the strategy's columns in the record
 _ENUMERATED = 1_000_000  # points of a finite space up to which an unseen one is looked for one by one
 
@@ -49,7 +50,6 @@ class Engine:
         self.size = task.space.size if task.deterministic else None
         self._all_points: Iterator[Array] | None = None  # of the space; what it has given was seen, but for the last
         self._unseen: Array | None = None  # what it gave last
-        self._on_host = task.device.type == "cpu"
         self._asking = Random(seed)  # key of the last ask
         self._spent = 0.0  # seconds in the strategy since the last snapshot
         self._snapshot_cost = 0.003
@@ -106,9 +106,9 @@ class Engine:
         task = self.task
         space = task.space
         try:
-            proposed, columns = candidates.x, candidates.columns
+            proposed, columns = candidates.array, candidates.columns
             shape = proposed.shape
-            x: Array = np.array(proposed.numpy() if self._on_host else proposed.detach().cpu().numpy(), dtype=np.float64)
+            x: Array = proposed.copy() if proposed.dtype == _FLOAT64 else proposed.astype(np.float64)
             if columns:
                 columns = self.kept(columns, len(x))
         except (AttributeError, TypeError):

@@ -6,7 +6,7 @@ Shapes lead with the run dimensions ``*runs``, which are empty in a study.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,20 +18,49 @@ from zoopt.errors import FeedbackError
 Column = np.ndarray[Any, Any] | Tensor
 
 
-@dataclass(slots=True)
 class Candidates:
     """Points to evaluate, with what the strategy must know about each.
 
-    Both may alias the strategy's state and are valid until its next call.
+    All of it may alias the strategy's state and is valid until its next call.
+
+    Args:
+        x: Encoded points, ``(*runs, n, d)``, on the task's device and in its floating type.
+        columns: See below.
+        array: The same points where they are on the host anyway, float64 ``(n, d)``; then ``x`` may be left out, and its
+            tensor is made when it is read. For tasks without run dimensions, on the CPU and in double precision.
 
     Attributes:
-        x: Encoded points, ``(*runs, n, d)``.
         columns: Named columns: tensors ``(*runs, n, ...)``, and small integers as numpy arrays ``(n, ...)`` on the host, the
             same in every run.
     """
 
-    x: Tensor
-    columns: Mapping[str, Column] = field(default_factory=dict)
+    __slots__ = ("_array", "_x", "columns")
+
+    def __init__(
+        self, x: Tensor | None = None, columns: Mapping[str, Column] | None = None, *, array: np.ndarray[Any, Any] | None = None
+    ) -> None:
+        self._x = x
+        self.columns: Mapping[str, Column] = {} if columns is None else columns
+        self._array = array
+
+    @property
+    def x(self) -> Tensor:
+        """Encoded points, ``(*runs, n, d)``."""
+        if self._x is None:
+            self._x = torch.from_numpy(self._array)
+        return self._x
+
+    @property
+    def array(self) -> np.ndarray[Any, Any]:
+        """The points on the host, ``(*runs, n, d)``."""
+        if self._array is None:
+            x = self.x
+            host: np.ndarray[Any, Any] = (x if x.device.type == "cpu" and not x.requires_grad else x.detach().cpu()).numpy()
+            return host
+        return self._array
+
+    def __repr__(self) -> str:
+        return f"Candidates(x={self._x if self._array is None else self._array!r}, columns={self.columns!r})"
 
 
 def column_rows(column: Column, rows: Any, runs: int) -> Column:

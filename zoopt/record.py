@@ -11,6 +11,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
+from struct import Struct
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -28,6 +29,7 @@ Array = np.ndarray[Any, Any]
 STRATEGY_KINDS = ("asked", "told", "failed", "dropped", "lost", "added", "ranked")  # events that a strategy learns of
 _ASKED = STRATEGY_KINDS.index("asked")
 _TOLD = STRATEGY_KINDS.index("told")
+_ONE_BY_ONE = len(STRATEGY_KINDS)  # n times an ask for one trial and its tell
 
 
 @dataclass(slots=True)
@@ -60,8 +62,8 @@ class EngineState(State):
 
 
 @cache
-def _dtype(spec: tuple[tuple[str, str, tuple[int, ...]], ...]) -> np.dtype[Any]:
-    return np.dtype([("id", "<i8"), *((name, kind, shape) if shape else (name, kind) for name, kind, shape in spec)])
+def _dtype(spec: tuple[tuple[str, np.dtype[Any], tuple[int, ...]], ...]) -> np.dtype[Any]:
+    return np.dtype([("id", "<i8"), *((name, kind.str, shape) if shape else (name, kind.str) for name, kind, shape in spec)])
 
 
 def host(column: Column) -> Array:
@@ -72,12 +74,15 @@ def host(column: Column) -> Array:
     return column
 
 
+_id = Struct("<q").pack
+
+
 def pack(entry: Entry) -> tuple[bytes, np.dtype[Any]]:
     """Body and record dtype of an entry."""
-    columns = {name: host(column) for name, column in entry.fields.items()}
-    dtype = _dtype(tuple((name, column.dtype.str, column.shape[1:]) for name, column in columns.items()))
+    columns = {name: host(column) if isinstance(column, Tensor) else column for name, column in entry.fields.items()}
+    dtype = _dtype(tuple([(name, column.dtype, column.shape[1:]) for name, column in columns.items()]))
     if len(entry.ids) == 1:  # one record: its bytes one after the other, without a structured array
-        return b"".join((int(entry.ids[0]).to_bytes(8, "little", signed=True), *(column.tobytes() for column in columns.values()))), dtype
+        return b"".join([_id(entry.ids[0]), *[column.tobytes() for column in columns.values()]]), dtype
     records = np.empty(len(entry.ids), dtype=dtype)
     records["id"] = entry.ids
     for name, column in columns.items():
@@ -112,19 +117,23 @@ def write(log: StudyLog, entries: Sequence[Entry], *, sync: bool, snapshot: byte
 class OrderLog:
     """The order in which a strategy without a journal was asked and told, in a few bytes a call.
 
-    With the table of trials this is enough to rebuild the strategy's state: proposals are made again from their keys.
+    With the table of trials this is enough to rebuild the strategy's state: proposals are made again from their keys. A
+    loop that asks for one trial and tells it, over and over, is kept as how often it did.
     """
 
-    __slots__ = ("_calls", "_notes")
+    __slots__ = ("_calls", "_end", "_notes", "_open", "_start")
 
     def __init__(self) -> None:
         self._calls = array("q")  # five numbers a call; see append
         self._notes: list[tuple[Array, dict[str, Any] | None]] = []
+        self._start = self._end = 0  # trials asked and told one by one that are not in the calls yet
+        self._open = -1  # and the one that was asked after them
 
     def append(self, entry: Entry) -> None:
         """Keep one event if a strategy learns of it."""
         if entry.kind not in STRATEGY_KINDS:
             return
+        self._flush()
         ids = entry.ids
         n = len(ids)
         if entry.note is None and n > 0 and int(ids[-1]) - int(ids[0]) == n - 1:
@@ -138,15 +147,42 @@ class OrderLog:
 
     def asked(self, first: int, n: int, asked: int, remaining: int | None) -> None:
         """Keep a plain ask that gave n trials from ``first`` on."""
+        if asked == 1 and remaining is None and self._open < 0:
+            if first != self._end:
+                self._flush()
+                self._start = self._end = first
+            self._open = first
+            return
+        self._flush()
         self._calls.extend((_ASKED, first, n, asked, -1 if remaining is None else remaining))
 
     def told(self, i: int) -> None:
         """Keep a plain tell of one trial."""
+        if i == self._open:
+            self._end = i + 1
+            self._open = -1
+            return
+        self._flush()
         self._calls.extend((_TOLD, i, 1, -1, -1))
 
+    def _flush(self) -> None:
+        if self._end > self._start:
+            self._calls.extend((_ONE_BY_ONE, self._start, self._end - self._start, -1, -1))
+        if self._open >= 0:
+            self._calls.extend((_ASKED, self._open, 1, 1, -1))
+        self._start = self._end
+        self._open = -1
+
     def __iter__(self) -> Iterator[Entry]:
+        self._flush()
         calls = iter(self._calls)
         for kind, first, n, asked, remaining in zip(calls, calls, calls, calls, calls, strict=True):
+            if kind == _ONE_BY_ONE:
+                for i in range(first, first + n):
+                    ids = np.arange(i, i + 1)
+                    yield Entry("asked", ids, {}, 1)
+                    yield Entry("told", ids, {})
+                continue
             ids, note = (np.arange(first, first + n), None) if first >= 0 else self._notes[-first - 1]
             yield Entry(STRATEGY_KINDS[kind], ids, {}, None if asked < 0 else asked, None if remaining < 0 else remaining, note)
 
