@@ -16,8 +16,12 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from common import HERE, PEERS, Figures, collect, machine, main_case, parser, ratio_line, spread, write
+
+if TYPE_CHECKING:
+    from zoopt import Study
 
 SCRIPT = Path(__file__)
 
@@ -29,7 +33,7 @@ def timed(n: int, trials: object) -> Figures:
     return {"cpu": (time.process_time() - cpu) / n * 1e6, "wall": (time.perf_counter() - wall) / n * 1e6}
 
 
-def study(**options: object) -> object:
+def study(**options: object) -> Study:
     """A study of ten reals with random proposals."""
     import torch
 

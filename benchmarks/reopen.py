@@ -6,6 +6,7 @@ Settings: SQLite, d = 10, one value; written at durability "process", opened at 
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
 import time
@@ -117,6 +118,7 @@ def main() -> None:
         main_case(CASES, given.case, given.n)
         return
     n = 5_000 if given.quick else 100_000
+    shutil.rmtree(FOLDER, ignore_errors=True)  # journals of an older zoopt
     write(__doc__ or "")
     write(machine())
     cases = [

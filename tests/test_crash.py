@@ -542,7 +542,7 @@ def test_killed_again_and_again(name: str, address: str, nursery: subprocess.Pop
     scenario = SCENARIOS[name]
     chance = random.Random(f"{name} {SEED}")
     mirror, witness = Mirror(scenario), Witness()
-    for life in range(scenario.kills if address.startswith("sqlite") else (scenario.kills + 1) // 2):
+    for life in range(scenario.kills):
         by_itself, at_once = life % 3 == 0, life % 3 == 2
         print(
             json.dumps([name, address, chance.randrange(2**31), chance.randrange(2, 120) if by_itself else 0]),

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import torch
 
 from zoopt.errors import ConfigError, Exhausted, JournalError, NotReady, StrategyError, StudyMismatch, ZooptError
 from zoopt.feedback import Column, Ranking
-from zoopt.journal import Event, Journal, StudyLog, decode
+from zoopt.journal import Event, Events, Journal, StudyLog, decode
 from zoopt.ledger import NEVER, point_key
 from zoopt.record import STRATEGY_KINDS, EngineState, Entry, recipe_config, same
 from zoopt.state import from_bytes
@@ -84,14 +83,14 @@ def open_study(study: Study, journal: Journal, *, seed_given: bool, resume: Lite
 
 def _begin_or_go_on(study: Study, log: StudyLog, config: dict[str, Any], seed_given: bool, resume: str) -> None:
     events = log.events()
-    began = next((event for event in reversed(events) if event.kind == "began"), None)
-    if began is None:
+    began = events.of("began")
+    if not began:
         log.set_config(config)
         log.append("began", note={"config": config})
         study._log = log
         study._engine.begin()
         return
-    recorded = (began.note or {})["config"]  # log.config is for readers, and one event behind after a death between the two
+    recorded = (began[-1].note or {})["config"]  # log.config is for readers, and one event behind after a death between the two
     _compare(study, recorded, config, seed_given, resume)
     study._engine.seed = recorded["seed"]
     if not same(recorded["strategy"], config["strategy"]):
@@ -149,7 +148,7 @@ class _Step:
     columns: Mapping[str, Column] | None = None
 
 
-def load(study: Study, log: StudyLog, events: list[Event] | None = None) -> None:
+def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
     """Restore a study from its journal.
 
     Args:
@@ -160,9 +159,9 @@ def load(study: Study, log: StudyLog, events: list[Event] | None = None) -> None
     if events is None:
         events = log.events()
     found = log.snapshot()
-    epochs = [event.seq for event in events if event.kind == "began"]
+    epochs = [event.seq for event in events.of("began")]
     epoch = epochs[-1] if epochs else -1
-    valid_from = max([epoch, *(event.seq for event in events if event.kind in _REBUILT)])
+    valid_from = max([epoch, *(event.seq for event in events.of(*_REBUILT))])
     study._reset(study.seed)
     study._engine.epoch = max(len(epochs) - 1, 0)
     engine: EngineState | None = None
@@ -179,7 +178,7 @@ def load(study: Study, log: StudyLog, events: list[Event] | None = None) -> None
             study._engine.begin()
             if study._engine.epoch:
                 _tell_data(study, finished_at <= epoch)
-        steps = _steps([event for event in events if event.seq > since and event.kind in STRATEGY_KINDS])
+        steps = _steps([event for event in events[since + 1 :] if event.kind in STRATEGY_KINDS])
         _replay(study, steps, expect_same=valid_from == epoch)
     _finish(study, events, finished_at)
 
@@ -245,13 +244,9 @@ def read(journal: Journal, name: str) -> Study:
     return study
 
 
-def _restore_bulk(study: Study, events: list[Event]) -> tuple[Array, Array]:
+def _restore_bulk(study: Study, events: Events) -> tuple[Array, Array]:
     """Fill the table from all events; gives the sequence numbers at which each trial was asked and finished."""
-    groups: dict[tuple[str, int], list[Event]] = defaultdict(list)
-    for event in events:
-        if event.layout is not None:
-            groups[event.kind, event.layout].append(event)
-    decoded = {key: (decode(group), np.repeat([e.seq for e in group], [e.rows for e in group])) for key, group in groups.items()}
+    decoded = events.decoded()
     total = 1 + max((int(r["id"].max()) for (kind, _), (r, _) in decoded.items() if kind in ("asked", "added")), default=-1)
     asked_at, finished_at = np.zeros(total, np.int64), np.full(total, NEVER)
     told: list[tuple[Array, Array]] = []
@@ -326,17 +321,18 @@ def _restore_told(study: Study, told: list[tuple[Array, Array]]) -> None:
     ledger.partial.update(zip(ids[partial & pending].tolist(), values[partial & pending], strict=True))
 
 
-def _withdrawn(events: list[Event]) -> list[int]:
+def _withdrawn(events: Events) -> list[int]:
     """Sequence numbers of rankings that were taken back."""
-    back = {(event.note or {}).get("ranking") for event in events if event.kind == "withdrawn"}
-    return [event.seq for event in events if event.kind == "ranked" and (event.note or {})["id"] in back] if back else []
+    back = {(event.note or {}).get("ranking") for event in events.of("withdrawn")}
+    return [event.seq for event in events.of("ranked") if (event.note or {})["id"] in back] if back else []
 
 
-def _restore_notes(study: Study, events: list[Event]) -> None:
+def _restore_notes(study: Study, events: Events) -> None:
     """What stands beside the numbers: reasons, metrics, rankings, the queue."""
-    for event in events:
-        if event.text is None:
+    for at, text in enumerate(events.column("text")):
+        if text is None:
             continue
+        event = events[at]
         note = event.note or {}
         if event.kind == "failed":
             for i, reason in zip(decode([event])["id"].tolist(), note.get("reasons", ()), strict=False):
@@ -365,14 +361,14 @@ def _columns(records: Array) -> dict[str, Column]:
     return columns
 
 
-def _reopen(study: Study, events: list[Event], asked_at: Array, finished_at: Array, since: int, epoch: int) -> None:
+def _reopen(study: Study, events: Events, asked_at: Array, finished_at: Array, since: int, epoch: int) -> None:
     """Open the batches that had pending trials when the snapshot was taken, with their columns.
 
     Trials asked before the epoch lose theirs: what another strategy noted beside its points means nothing to this one.
     """
     out = (asked_at <= since) & (finished_at > since)
     for seq in np.unique(asked_at[out]).tolist():
-        event = events[seq - events[0].seq]
+        event = events[seq]
         records = decode([event])
         first = int(records["id"][0])
         columns = _columns(records) if seq > epoch else {}
@@ -506,17 +502,16 @@ def _ask_again(study: Study, entry: Entry) -> tuple[Array | None, Mapping[str, C
         return None, {}
 
 
-def _finish(study: Study, events: list[Event], finished_at: Array) -> None:
+def _finish(study: Study, events: Events, finished_at: Array) -> None:
     """Counts, the incumbent and attempts, from the table."""
     table = study._ledger.table
     assert table is not None
     states = table.column("state")
     study._ledger.counts = np.bincount(states, minlength=len(TrialState)).tolist()
     study._ledger.rescan_best(finished_at)
-    for event in events:
-        if event.kind in ("retried", "interrupted"):
-            for i in decode([event])["id"].tolist():
-                study._ledger.count_attempt(i, 1 if event.kind == "retried" else -1)
+    for event in events.of("retried", "interrupted"):
+        for i in decode([event])["id"].tolist():
+            study._ledger.count_attempt(i, 1 if event.kind == "retried" else -1)
 
 
 __all__ = ["ReplayWarning", "load", "open_study", "read", "replay_order", "study_config"]

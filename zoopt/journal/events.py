@@ -5,7 +5,10 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, cast
+from functools import cached_property
+from itertools import compress
+from operator import itemgetter
+from typing import Any, ClassVar, NamedTuple, cast, overload
 from zlib import crc32
 
 import numpy as np
@@ -68,6 +71,72 @@ def bound(layouts: Mapping[int, Dtype]) -> type[Event]:
     return cast(type[Event], type("Event", (Event,), {"__slots__": (), "layouts": layouts, "__module__": __name__}))
 
 
+class Events(Sequence[Event]):
+    """Recorded events in order, as they were fetched: an :class:`Event` is made when it is looked at.
+
+    Columns of it are quicker than its events, where there are a hundred thousand of them.
+
+    Args:
+        event: Their class, see :func:`bound`.
+        rows: One tuple an event.
+    """
+
+    def __init__(self, event: type[Event], rows: list[tuple[Any, ...]]) -> None:
+        self._event = event
+        self._rows = rows
+
+    @cached_property
+    def _groups(self) -> tuple[dict[tuple[str, int | None], int], np.ndarray[Any, Any]]:
+        """A number for each kind and layout that there is, and the number of each event."""
+        keys = list(zip(self.column("kind"), self.column("layout"), strict=True))
+        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
+        return numbers, np.array(list(map(numbers.__getitem__, keys)), dtype=np.int64)
+
+    def column(self, name: str) -> list[Any]:
+        """One attribute of every event."""
+        return list(map(itemgetter(_Columns._fields.index(name)), self._rows))
+
+    def of(self, *kinds: str) -> list[Event]:
+        """The events of some kinds."""
+        numbers, of = self._groups
+        wanted = [number for (kind, _), number in numbers.items() if kind in kinds]
+        return [self[i] for i in np.nonzero(np.isin(of, wanted))[0].tolist()] if wanted else []
+
+    def decoded(self) -> dict[tuple[str, int], tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
+        """By kind and layout, the records of all events that have a body, and the sequence number of each record's event.
+
+        Raises:
+            JournalError: A body is not as long as its rows.
+        """
+        numbers, of = self._groups
+        seqs, rows, bodies = np.array(self.column("seq")), np.array(self.column("rows")), self.column("body")
+        decoded = {}
+        for (kind, layout), number in numbers.items():
+            if layout is not None:
+                mine = of == number
+                data = bytearray().join([body or b"" for body in compress(bodies, mine.tolist())])
+                records = _records(data, self._event.layouts[layout], int(rows[mine].sum()))
+                decoded[kind, layout] = records, np.repeat(seqs[mine], rows[mine])
+        return decoded
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Event]: ...
+    def __getitem__(self, index: int | slice) -> Event | list[Event]:
+        if isinstance(index, slice):
+            return [tuple.__new__(self._event, row) for row in self._rows[index]]
+        return tuple.__new__(self._event, self._rows[index])
+
+    def __eq__(self, other: object) -> bool:
+        return self._rows == list(other) if isinstance(other, Sequence) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
+
 def decode(events: Sequence[Event]) -> np.ndarray[Any, Any]:
     """The records of events of one layout, in the order given: a writable array ``(sum of rows,)`` of their dtype.
 
@@ -78,8 +147,10 @@ def decode(events: Sequence[Event]) -> np.ndarray[Any, Any]:
     dtype = events[0].dtype if len(layouts) == 1 else None
     if dtype is None:
         raise JournalError(f"only events of one layout decode together; these have {sorted(map(str, layouts)) or 'no events at all'}.")
-    data = bytearray().join([event.body or b"" for event in events])
-    rows = sum([event.rows for event in events])
+    return _records(bytearray().join([event.body or b"" for event in events]), dtype, sum([event.rows for event in events]))
+
+
+def _records(data: bytearray, dtype: Dtype, rows: int) -> np.ndarray[Any, Any]:
     if len(data) != rows * dtype.itemsize:
         raise JournalError(f"{rows} records of {dtype.itemsize} bytes were expected, {len(data)} bytes are there: the journal is damaged.")
     return np.frombuffer(data, dtype=dtype)
@@ -93,11 +164,7 @@ def checksum(body: bytes | None, text: str | None) -> int:
 
 def damaged(rows: Sequence[Any]) -> list[int]:
     """Numbers of the fetched events whose body or note is not what was written."""
-    return [
-        row[0]
-        for row in rows
-        if (crc32(row[7] or b"") if row[8] is None else crc32(row[8].encode(), crc32(row[7] or b""))) != row[9]
-    ]  # fmt: skip
+    return [row[0] for row in rows if (crc32(row[7]) if row[7] else 0) != row[9] and checksum(row[7], row[8]) != row[9]]
 
 
 def dtype_to_spec(dtype: Dtype) -> str:

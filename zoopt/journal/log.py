@@ -18,7 +18,7 @@ from sqlalchemy.exc import IntegrityError
 
 from zoopt.errors import JournalError, LeaseLost, StudyLocked
 from zoopt.journal.database import ConnectionLost
-from zoopt.journal.events import Dtype, Event, bound, checksum, damaged, dtype_to_spec, spec_to_dtype, to_json
+from zoopt.journal.events import Dtype, Events, bound, checksum, damaged, dtype_to_spec, spec_to_dtype, to_json
 from zoopt.journal.lease import Heartbeat, Owner
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class StudyLog:
         _, until, now, holder = self._lease()
         return None if holder is None or until <= now or holder.dead else holder
 
-    def events(self, after: int = -1, until: int = _ALL) -> list[Event]:
+    def events(self, after: int = -1, until: int = _ALL) -> Events:
         """Recorded events in order, fetched at once.
 
         Args:
@@ -106,7 +106,7 @@ class StudyLog:
                 where = f"near event {bad[0]} of study {self.name!r}"
                 raise JournalError(f"the journal {self._database.label} is damaged {where}. {self._database.rescue}")
             self._load_layouts()  # after the events: what they use is there by now
-            return list(map(partial(tuple.__new__, self._event), rows))
+            return Events(self._event, rows)
         finally:
             if collecting:
                 gc.enable()
