@@ -90,6 +90,17 @@ class RealsOnly(Swarm):
         return state, Candidates(x, candidates.columns)
 
 
+@breaks("context_is_as_given", Swarm, "must give x of shape")
+@dataclass(frozen=True)
+class Sheltered(Swarm):
+    """Gives only the columns that it may choose."""
+
+    def ask(self, task: Task, state: SwarmState, request: Request, random: Random) -> tuple[SwarmState, Candidates]:
+        state, candidates = super().ask(task, state, request, random)
+        chosen = [k for k in range(task.dim) if k not in request.fixed]
+        return state, Candidates(candidates.x[..., chosen], candidates.columns)
+
+
 @breaks("finite_space_is_used_up", RankWalk, "of the 6 points")
 @dataclass(frozen=True)
 class Quitter(RankWalk):

@@ -9,9 +9,10 @@ from torch import Tensor
 
 from zoopt.errors import Exhausted, NotReady
 from zoopt.feedback import Evaluation
-from zoopt.space import Choice, Integer, Space
+from zoopt.random import Random
+from zoopt.space import Choice, Context, Integer, Real, Space
 from zoopt.strategy import Task, excluded
-from zoopt.testing._cases import Case, bowls, case_for, cases_for
+from zoopt.testing._cases import Case, bowls, case_for, cases_for, generation_size
 from zoopt.testing._contract import ContractDoesNotApply, Factory, contract, require
 from zoopt.testing._session import Calls, Session, same_asks
 
@@ -100,6 +101,27 @@ def integers_and_choices_are_valid(factory: Factory, seed: int) -> None:
         raise ContractDoesNotApply("it takes no case that has integers or choices.")
     for case in cases[:1] if cases[0].expensive else cases:
         Session(case, factory(), seed).converse(case.few, seed)
+
+
+@contract
+def context_is_as_given(factory: Factory, seed: int) -> None:
+    """Where part of a setting is observed and not chosen, each ask gives points in the context it was given, whatever that was before."""
+    recipe = factory()
+    space = Space({"a": Real(-2.0, 3.0), "weather": Context(Real(0.0, 10.0)), "b": Real(0.0, 1.0)}, constraints=["a + weather <= 12"])
+    task = Task(space)
+    if recipe.capabilities.requires or excluded(recipe.capabilities, task) is not None:
+        raise ContractDoesNotApply("it needs a problem of its own, or takes no space with context.")
+    example = case_for(recipe, "constrained")
+    case = replace(example, name="context", task=task, objective=bowls(space), size=generation_size(recipe, task))
+    session = Session(case, recipe, seed)
+    chance = Random(seed, 0, ("weather",)).numpy()
+    for _ in range(case.few):
+        weather = float(chance.uniform(0.0, 10.0))
+        ids = session.ask(max(1, case.size // 2), context={"weather": weather})
+        require(ids, "ask(context=...) gave no points.")
+        given = [session.study.trial(i).params["weather"] for i in ids]
+        require(np.allclose(given, weather), f"asked in the context weather = {weather}, it gave points in {given}.")
+        session.tell(ids[:-1] if chance.random() < 0.5 else ids)
 
 
 @contract

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,29 +67,29 @@ class Session:
         pending = set(self.pending)
         return [i for i in ids if i in pending]
 
-    def ask(self, n: int) -> list[int]:
+    def ask(self, n: int, context: Mapping[str, Any] | None = None) -> list[int]:
         """Ask for n points; when the strategy waits for results, tell everything first.
 
         Returns:
             Their ids; none when nothing is left to propose.
         """
         try:
-            ids = self.ask_now(n)
+            ids = self.ask_now(n, context)
             if ids is None:
                 pending = self.pending
                 require(pending, "ask() raised NotReady though nothing is pending.")
                 self.tell(pending)
-                ids = self.ask_now(n)
+                ids = self.ask_now(n, context)
                 require(ids is not None, "ask() raised NotReady though everything was told.")
         except Exhausted:
             self.asked.append(np.empty((0, self.case.task.dim)))
             return []
         return ids or []
 
-    def ask_now(self, n: int) -> list[int] | None:
+    def ask_now(self, n: int, context: Mapping[str, Any] | None = None) -> list[int] | None:
         """Ask for n points; None when the strategy waits for results."""
         try:
-            batch = self.study.ask(n)
+            batch = self.study.ask(n, context=context)
         except NotReady:
             return None
         self.check(batch.encoded)
