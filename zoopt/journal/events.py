@@ -88,9 +88,15 @@ class Events(Sequence[Event]):
     @cached_property
     def _groups(self) -> tuple[dict[tuple[str, int | None], int], np.ndarray[Any, Any]]:
         """A number for each kind and layout that there is, and the number of each event."""
-        keys = list(zip(self.column("kind"), self.column("layout"), strict=True))
-        numbers = {key: number for number, key in enumerate(dict.fromkeys(keys))}
-        return numbers, np.array(list(map(numbers.__getitem__, keys)), dtype=np.int64)
+        kinds = self.column("kind")
+        distinct = {kind: number for number, kind in enumerate(dict.fromkeys(kinds))}
+        kind = np.array(list(map(distinct.__getitem__, kinds)), dtype=np.int64)
+        layout = np.array(self.column("layout"), dtype=np.float64)  # NaN for None
+        pairs = kind + len(distinct) * np.where(np.isnan(layout), 0, layout + 1).astype(np.int64)
+        found, of = np.unique(pairs, return_inverse=True)
+        names = list(distinct)
+        keys = [(names[pair % len(names)], pair // len(names) - 1) for pair in found.tolist()]
+        return {(name, None if number < 0 else number): i for i, (name, number) in enumerate(keys)}, of
 
     def column(self, name: str) -> list[Any]:
         """One attribute of every event."""
