@@ -292,6 +292,33 @@ command.submit(SimpleNamespace(id=0, params={{}})).result()
         parent.wait()
 
 
+def test_what_was_just_started_does_not_outlive_the_parent_either(tmp_path: Path) -> None:
+    """The parent dies between the start of a command and putting it on the list of what is to be killed."""
+    script = f"""
+import os
+from types import SimpleNamespace
+from zoopt.evaluate import Command
+from zoopt.evaluate._guard import Guard
+Guard.add = lambda self, group: os.kill(os.getpid(), 9)
+command = Command("echo $$ > pid; sleep 600 & echo $! > child; wait", shell=True, cwd={str(tmp_path)!r})
+command.start(1)
+command.submit(SimpleNamespace(id=0, params={{}})).result()
+"""
+    assert subprocess.run([PY, "-c", script], stderr=subprocess.DEVNULL, timeout=60, check=False).returncode == -signal.SIGKILL
+    # by its mark it may have died before it wrote anything
+    assert until(lambda: not any(alive(int(p.read_text())) for p in tmp_path.iterdir() if p.read_text().endswith("\n")))
+    time.sleep(0.5)
+    assert not [p for p in Path("/proc").glob("[0-9]*") if _in(p) == tmp_path]
+
+
+def _in(process: Path) -> Path | None:
+    """The folder a process works in."""
+    try:
+        return Path(os.readlink(process / "cwd"))
+    except OSError:
+        return None
+
+
 # What is refused before anything runs -----------------------------------------------------------------------------------
 
 

@@ -4,6 +4,9 @@ Evaluations run in sessions of their own, so that a timeout can kill all of one 
 they would also live on when this process is killed. A small helper process holds the other end of a pipe: when the pipe
 closes, because this process closed it or because it is no more, the helper kills the process groups that are still on its
 list. That works whatever the evaluation is doing then, which a thread inside it could not promise.
+
+A process that was started a moment before our death is not on the list yet. It carries a mark in its environment, by which the
+helper finds it where there is a ``/proc``.
 """
 
 from __future__ import annotations
@@ -13,12 +16,13 @@ import os
 import subprocess
 import sys
 import threading
+import uuid
 
 # select with a timeout and not a plain read: a process forked from ours may hold the pipe open after our death.
 _SCRIPT = """
-import os, select, signal, sys
-parent = int(sys.argv[1])
-groups, rest = set(), b""
+import os, select, signal, sys, time
+parent, mark = int(sys.argv[1]), sys.argv[2].encode()
+groups, rest, closed = set(), b"", False
 while True:
     if not select.select([0], [], [], 1.0)[0]:
         if os.getppid() != parent:
@@ -29,22 +33,49 @@ while True:
         break
     *lines, rest = (rest + data).split(b"\\n")
     for line in lines:
-        (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
-for group in groups:
-    try:
-        os.killpg(group, signal.SIGKILL)
-    except OSError:
-        pass
+        if line == b".":
+            closed = True
+        else:
+            (groups.add if line[:1] == b"+" else groups.discard)(int(line[1:]))
+
+def marked():
+    found = set()
+    for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
+        try:
+            with open(f"/proc/{pid}/environ", "rb") as file:
+                if mark in file.read().split(b"\\0"):
+                    found.add(os.getpgid(int(pid)))
+        except OSError:
+            pass
+    return found
+
+quiet = 3 if closed else 0
+while True:
+    for group in groups:
+        try:
+            os.killpg(group, signal.SIGKILL)
+        except OSError:
+            pass
+    if quiet == 3:
+        break
+    groups = marked()  # a process that was being started may need a moment until its environment can be read
+    quiet = 0 if groups else quiet + 1
+    time.sleep(0.1)
 """
 
 
 class Guard:
-    """A helper process that kills listed process groups when this process ends."""
+    """A helper process that kills listed process groups when this process ends.
+
+    Attributes:
+        mark: A variable for the environment of guarded processes, by which they are found before they are on the list.
+    """
 
     def __init__(self) -> None:
+        self.mark = {"ZOOPT_GUARD": uuid.uuid4().hex}
         self._lock = threading.RLock()  # re-entrant: a pool may be collected as garbage at any moment
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(os.getpid())],
+            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(os.getpid()), "=".join(*self.mark.items())],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -68,6 +99,7 @@ class Guard:
 
     def close(self) -> None:
         """Kill what is still listed and end the helper."""
+        self._write(b".\n")
         with self._lock:
             if self._process.stdin is not None:
                 self._process.stdin.close()

@@ -286,7 +286,7 @@ class _Runner:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.PIPE,
                     start_new_session=True,
-                    env={**os.environ, **command.env},
+                    env={**os.environ, **command.env, **self._guard.mark},
                     cwd=command.cwd,
                     bufsize=0,
                 )
