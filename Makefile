@@ -83,9 +83,10 @@ slow: $(WHEEL)/.installed
 
 # ---- the rest --------------------------------------------------------------------------------------------------------------------------
 
-bench-peers:
+bench-peers: .venv/.installed
 	test -x .venv-peers/bin/python || $(PYTHON) -m venv .venv-peers
 	.venv-peers/bin/python -m pip install --quiet --requirement benchmarks/peers/requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/peers/beside.txt  # timed in turn with ours, in one process
 
 docs: .venv/.installed
 	$(BIN)/mkdocs build --strict

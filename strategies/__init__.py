@@ -1,4 +1,4 @@
-"""One method a file. Names resolve lazily, so that importing this package loads neither torch nor any strategy."""
+"""One method a file or a folder. Names resolve lazily, so that importing this package loads neither torch nor any strategy."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from zoopt import registry
 
 if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entry points decide
     from zoopt.strategies.bo import BO as BO
+    from zoopt.strategies.cbo.hopping import ConsensusHopping as ConsensusHopping
+    from zoopt.strategies.cbo.particles import CBO as CBO
     from zoopt.strategies.cma_es import CMAES as CMAES
     from zoopt.strategies.de import DE as DE
     from zoopt.strategies.nsga2 import NSGA2 as NSGA2

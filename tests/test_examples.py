@@ -40,3 +40,16 @@ def test_batched_torch_finds_the_parameters(tmp_path: Path) -> None:
 def test_multi_objective_prints_a_front(tmp_path: Path) -> None:
     out = run(tmp_path, str(EXAMPLES / "multi_objective" / "run.py"))
     assert "160 trees" in out and "2 leaves" in out
+
+
+@pytest.mark.slow
+def test_canyon_separates_consensus_from_gradients(tmp_path: Path) -> None:
+    """The paper's figures: the consensus point passes the ripples that gradient descent stops at."""
+    out = run(tmp_path, str(EXAMPLES / "canyon" / "run.py"), "40", "paths.png")
+    near = {line[:30].strip(): float(line[30:].split()[0]) for line in out.splitlines() if "(" in line}
+    assert near["consensus-based optimization"] >= 0.95
+    assert near["consensus hopping"] >= 0.9
+    assert near["gradient descent"] == 0.0
+    assert near["Langevin dynamics"] < 0.8
+    assert "(2.336, 2.466)" in out
+    assert (tmp_path / "paths.png").read_bytes().startswith(b"\x89PNG")

@@ -31,11 +31,12 @@ Shape = int | Sequence[int]
 Device = str | torch.device
 Dtype = torch.dtype  # (inside the class, ``torch`` and ``numpy`` are methods)
 TorchGenerator = torch.Generator
-_FLOAT64 = torch.float64
+_FLOAT64, _FLOAT32 = torch.float64, torch.float32
 _Array = np.ndarray[Any, np.dtype[Any]]
 
 _LONG = 256  # numbers in a run's row from which a stream of its own (about 4 us) is cheaper than the inverse normal CDF
 _VERY_LONG = 1024  # the same for other numbers, of which Philox makes 100 in a microsecond and SFC64 200
+_TWISTED = 4096  # and for normal numbers in single precision, which torch draws twice as fast once its 25 us of seeding pay
 _SPARSE = 8  # short rows of up to this many absent runs per present one are drawn and thrown away rather than skipped
 
 
@@ -129,15 +130,7 @@ class Random:
         device = torch.device(device)
         if device.type not in ("cpu", "meta"):
             return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little"))
-        generator = torch.Generator()
-        state = generator.get_state()
-        words = _engines.philox(digest).bit_generator.random_raw(_MT_WORDS // 2).view(np.uint32).astype(np.uint64)
-        words[0] |= np.uint64(1 << 31)  # the twister must not start from zero; only this bit of its first word counts
-        legacy = state.numpy().view(np.uint64)
-        legacy[1] = 1 | (1 << 32)  # "left = 1, seeded = 1": twist before the first number
-        legacy[2] = 0
-        legacy[3 : 3 + _MT_WORDS] = words
-        return generator.set_state(state)
+        return torch.Generator().set_state(_engines.twister_state(digest))
 
     def normal(self, shape: Shape, *, runs: Sequence[int] = (), dtype: Dtype = _FLOAT64, device: Device | None = None) -> Tensor:
         """Independent standard normal numbers.
@@ -162,6 +155,11 @@ class Random:
             z = torch.from_numpy(ndtri(np.maximum(u, _ABOVE_ZERO)).reshape(size))
             return z if dtype is _FLOAT64 else z.to(dtype)
         labels = self._labels(runs)
+        if dtype is _FLOAT32 and share >= _TWISTED:
+            drawn = torch.empty((len(labels), share), dtype=dtype)
+            for own, label in zip(drawn.unbind(0), labels, strict=True):
+                own.normal_(generator=_engines.twister(self._digest("normal", share, label)))
+            return drawn.view(size)
         rows: _Array = np.empty((len(labels), share), dtype=np.float64 if dtype == torch.float64 else np.float32)
         for row, label in zip(rows, labels, strict=True):
             _engines.sfc(self._digest("normal", share, label)).standard_normal(dtype=rows.dtype.type, out=row)
@@ -312,9 +310,14 @@ _DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat
 
 
 class _Engines(threading.local):
-    """Two generators per thread, re-keyed in place: a draw ends before the next one begins, so nothing is shared."""
+    """Three generators per thread, re-keyed in place: a draw ends before the next one begins, so nothing is shared."""
 
     def __init__(self) -> None:
+        self._twister = torch.Generator()
+        self._twister_state = self._twister.get_state()
+        self._twister_words = self._twister_state.numpy().view(np.uint64)
+        self._twister_words[1] = 1 | (1 << 32)  # "left = 1, seeded = 1": twist before the first number
+        self._twister_words[2] = 0
         self._philox = np.random.Generator(np.random.Philox(key=0))
         self._sfc = np.random.Generator(np.random.SFC64(0))
 
@@ -323,6 +326,17 @@ class _Engines(threading.local):
         state: Any = {"counter": (block, 0, 0, 0), "key": _two_words(digest)}
         self._philox.bit_generator.state = {"bit_generator": "Philox", "state": state, **_NOTHING_BUFFERED}
         return self._philox
+
+    def twister(self, digest: bytes) -> TorchGenerator:
+        """Torch's Mersenne Twister with its whole state from the key."""
+        return self._twister.set_state(self.twister_state(digest))
+
+    def twister_state(self, digest: bytes) -> Tensor:
+        """The state of such a generator; overwritten by the next one."""
+        words = self.philox(digest).bit_generator.random_raw(_MT_WORDS // 2).view(np.uint32)
+        self._twister_words[3 : 3 + _MT_WORDS] = words
+        self._twister_words[3] |= np.uint64(1 << 31)  # it must not start from zero; only this bit of its first word counts
+        return self._twister_state
 
     def sfc(self, digest: bytes) -> np.random.Generator:
         """SFC64 with 192 bits of state from the key and its own counter at 1."""
