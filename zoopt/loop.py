@@ -216,6 +216,7 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
     stopped_by: set[str] = set()
     box, simple = task.space.box, not runs and not task.constraints
     best_value = torch.inf
+    host = task.device.type == "cpu"  # where looking at a number costs nothing
     while used < budget:
         try:
             state, candidates = recipe.ask(task, state, Request(None, remaining=budget - used), key.at(call))
@@ -249,10 +250,12 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
                 best_value = low
                 incumbent = x[int(values.argmin())].clone()
         else:
-            ok = torch.isfinite(values)
-            if constraints is not None:
-                ok = ok & torch.isfinite(constraints).all(-1)
-            values = torch.where(ok, values, torch.inf)
+            ok = None
+            if constraints is not None or not (host and bool(torch.isfinite(values.sum()))):
+                ok = torch.isfinite(values)
+                if constraints is not None:
+                    ok = ok & torch.isfinite(constraints).all(-1)
+                values = torch.where(ok, values, torch.inf)
             best, violation, incumbent = _improve(best, violation, incumbent, values, constraints, ok, x)
         observations = Observations(
             range(used - n, used),
@@ -317,12 +320,14 @@ def _result(values: Tensor, xs: Tensor, violations: Tensor, evaluations: Tensor,
 
 
 def _improve(
-    best: Tensor, violation: Tensor | None, incumbent: Tensor, values: Tensor, constraints: Tensor | None, ok: Tensor, x: Tensor
+    best: Tensor, violation: Tensor | None, incumbent: Tensor, values: Tensor, constraints: Tensor | None, ok: Tensor | None, x: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
     """The incumbent of each run after a step, without leaving the device; feasible first, then the smaller violation."""
-    if constraints is None or violation is None:
+    if constraints is None or violation is None or ok is None:
         low, at = values.min(-1)
         better = low < best
+        if x.device.type == "cpu" and not bool(better.any()):
+            return best, violation, incumbent
         best = torch.where(better, low, best)
     else:
         total = torch.where(ok, constraints.clamp_min(0).sum(-1), torch.inf)

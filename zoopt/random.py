@@ -31,6 +31,7 @@ Shape = int | Sequence[int]
 Device = str | torch.device
 Dtype = torch.dtype  # (inside the class, ``torch`` and ``numpy`` are methods)
 TorchGenerator = torch.Generator
+TorchDevice = torch.device
 _FLOAT64, _FLOAT32 = torch.float64, torch.float32
 _Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -132,11 +133,22 @@ class Random:
             return torch.Generator(device).manual_seed(int.from_bytes(digest[:8], "little"))
         return torch.Generator().set_state(_engines.twister_state(digest))
 
-    def normal(self, shape: Shape, *, runs: Sequence[int] = (), dtype: Dtype = _FLOAT64, device: Device | None = None) -> Tensor:
-        """Independent standard normal numbers.
+    def normal(
+        self,
+        shape: Shape,
+        *,
+        mean: float = 0.0,
+        std: float = 1.0,
+        runs: Sequence[int] = (),
+        dtype: Dtype = _FLOAT64,
+        device: Device | None = None,
+    ) -> Tensor:
+        """Independent normal numbers.
 
         Args:
             shape: Shape of one run's numbers.
+            mean: Their mean.
+            std: Their standard deviation.
             runs: Run dimensions, numbered in row-major order; run m's numbers do not depend on how many there are.
             dtype: Floating type.
             device: Where the tensor lives; on ``meta`` nothing is drawn.
@@ -146,6 +158,19 @@ class Random:
         """
         size, share = _sizes(shape, runs)
         where = None if device is None else _elsewhere(device)
+        if where is None and dtype is _FLOAT32 and share >= _TWISTED:
+            labels = self._labels(runs)
+            drawn = torch.empty((len(labels), share), dtype=dtype)
+            for own, label in zip(drawn.unbind(0), labels, strict=True):
+                own.normal_(mean, std, generator=_engines.twister(self._digest("normal", share, label)))
+            return drawn.view(size)
+        z = self._standard_normal(size, share, runs, dtype, where)
+        if std != 1.0:
+            z = z.mul_(std)
+        return z.add_(mean) if mean else z
+
+    def _standard_normal(self, size: tuple[int, ...], share: int, runs: Sequence[int], dtype: Dtype, where: TorchDevice | None) -> Tensor:
+        """Standard normal numbers that need no scaling on the way, as a new tensor."""
         if where is not None:
             if where.type == "meta":
                 return torch.empty(size, dtype=dtype, device=where)
@@ -155,11 +180,6 @@ class Random:
             z = torch.from_numpy(ndtri(np.maximum(u, _ABOVE_ZERO)).reshape(size))
             return z if dtype is _FLOAT64 else z.to(dtype)
         labels = self._labels(runs)
-        if dtype is _FLOAT32 and share >= _TWISTED:
-            drawn = torch.empty((len(labels), share), dtype=dtype)
-            for own, label in zip(drawn.unbind(0), labels, strict=True):
-                own.normal_(generator=_engines.twister(self._digest("normal", share, label)))
-            return drawn.view(size)
         rows: _Array = np.empty((len(labels), share), dtype=np.float64 if dtype == torch.float64 else np.float32)
         for row, label in zip(rows, labels, strict=True):
             _engines.sfc(self._digest("normal", share, label)).standard_normal(dtype=rows.dtype.type, out=row)

@@ -11,6 +11,20 @@ from torch import Tensor
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
 
 
+def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:
+    """The anisotropic step in one operation, in place: each coordinate's distance is multiplied by a number of its own.
+
+    ``x <- c + eta D`` with ``eta ~ N(m, s^2)`` is ``c + m D + s D z``, which has the law of ``c + m D + s |D| z``.
+
+    Args:
+        x: Particles, ``(*runs, N, d)``; overwritten.
+        c: Consensus point, ``(*runs, d)``.
+        eta: Shaped like ``x``, of any floating type.
+    """
+    torch.lerp(c.unsqueeze(-2), x, eta.to(x.dtype), out=x)
+    return x
+
+
 def step(
     x: Tensor,
     c: Tensor,
@@ -41,13 +55,10 @@ def step(
     Returns:
         ``x``.
     """
-    c = c.unsqueeze(-2)
     z = z.mul_(spread)
     if noise == "anisotropic" and truncation is None:
-        # Each coordinate is multiplied by a number of its own: the whole step is one interpolation.
-        torch.lerp(c, x, z.add_(contraction).to(x.dtype), out=x)
-        return x
-    z = z.to(x.dtype)
+        return interpolate(x, c, z.add_(contraction))
+    z, c = z.to(x.dtype), c.unsqueeze(-2)
     away = x.sub_(c)
     if noise == "covariance":
         if weights is None:

@@ -13,7 +13,7 @@ from zoopt.errors import ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, level
-from zoopt.strategies.cbo.diffusion import Noise, default_spread, step
+from zoopt.strategies.cbo.diffusion import Noise, default_spread, interpolate, step
 from zoopt.strategies.cbo.folding import fold
 from zoopt.strategy import Capabilities, Example, State, Task, live
 
@@ -191,7 +191,13 @@ class CBO(Generational):
         s, limit = self.spread(task.dim, inner.steps), self.truncation
         if self.noise_after_drift:  # min(m |D|, T) = m min(|D|, T / m)
             s, limit = s * abs(plain), None if limit is None or plain == 0 else limit / abs(plain)
-        if self.batch is None or self.batch_moves == "all":
+        ahead = self._ahead(task, self.particles)
+        if self.noise == "anisotropic" and limit is None and self.batch is None and ahead == 1 and isinstance(contraction, float):
+            eta = random.child("noise").normal(
+                (self.particles, task.dim), mean=contraction, std=s, runs=task.runs, dtype=torch.float32, device=task.device
+            )
+            interpolate(inner.x, inner.c, eta)
+        elif self.batch is None or self.batch_moves == "all":
             z = self._normals(task, inner, self.particles, random)
             if isinstance(contraction, Tensor) and self.batch is not None:
                 contraction = plain  # particles that were not evaluated cannot be compared
@@ -219,9 +225,8 @@ class CBO(Generational):
 
     def _normals(self, task: Task, inner: CBOState, n: int, random: Random) -> Tensor:
         """Normal numbers of this step, ``(*runs, n, d)``, single precision: the noise's last bits do not matter, its time does."""
-        share = n * task.dim
-        ahead = -(-_ENOUGH // share)
-        if ahead <= 1:
+        ahead = self._ahead(task, n)
+        if ahead == 1:
             return random.child("noise").normal((n, task.dim), runs=task.runs, dtype=torch.float32, device=task.device)
         block, row = divmod(inner.steps, ahead)
         if inner.noise is None or inner.block != block:
@@ -229,6 +234,10 @@ class CBO(Generational):
             inner.noise = key.normal((ahead, n, task.dim), runs=task.runs, dtype=torch.float32, device=task.device)
             inner.block = block
         return inner.noise.select(-3, row)
+
+    def _ahead(self, task: Task, n: int) -> int:
+        """For how many steps normal numbers are drawn at once."""
+        return max(1, -(-_ENOUGH // (n * task.dim)))
 
     def recommend(self, task: Task, state: GenerationState) -> Tensor | None:
         inner: CBOState = state.inner  # type: ignore[assignment]

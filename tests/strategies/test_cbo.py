@@ -15,7 +15,7 @@ import zoopt
 from zoopt import Choice, Integer, Random, Real, Space, Study
 from zoopt.errors import ConfigError
 from zoopt.problems import Rastrigin, Sphere
-from zoopt.strategies.cbo import CBO, ConsensusHopping
+from zoopt.strategies import CBO, ConsensusHopping
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, gibbs, level
 from zoopt.strategies.cbo.diffusion import default_spread, step
 from zoopt.strategies.cbo.folding import fold
