@@ -707,6 +707,21 @@ def test_bytes_that_have_changed_are_noticed(log: StudyLog, address: str) -> Non
         log.events()
 
 
+@pytest.mark.parametrize(
+    "column", ["layout = 99", "layout = NULL", "rows = -1", "kind = X'00ff'", "rows = 'x'", "layout = 'x'", "asked = 'x'", "body = NULL"]
+)
+def test_columns_that_have_changed_are_noticed(tmp_path: Path, column: str) -> None:
+    """SQLite keeps any kind of value in any column, and the checksum is of body and note only."""
+    address = f"sqlite:///{tmp_path}/study.db"
+    with Journal(address) as journal, journal.study("svm", create={}) as log:
+        log.acquire()
+        for i in range(6):
+            log.append("told", told(i), dtype=TOLD)
+    execute(address, f"UPDATE events SET {column} WHERE seq = 3")
+    with Journal(address) as journal, pytest.raises(JournalError, match="damaged near event 3 of study 'svm'"):
+        journal.study("svm").events()
+
+
 def test_a_journal_of_a_newer_zoopt_is_left_alone(address: str) -> None:
     with Journal(address) as journal:
         journal.study("svm", create={})

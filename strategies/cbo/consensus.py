@@ -54,8 +54,9 @@ def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Te
     Returns:
         ``(*runs, d)`` and ``(*runs, N)``.
     """
-    weights = gibbs(above, alpha)
-    return torch.where(low < torch.inf, mean(x, weights), previous), weights
+    any_good = low < torch.inf
+    weights = torch.where(any_good, gibbs(above, alpha), 0.0)
+    return torch.where(any_good, mean(x, weights), previous), weights
 
 
 def mean(x: Tensor, weights: Tensor) -> Tensor:

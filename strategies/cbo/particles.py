@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 import torch
 from torch import Tensor
 
-from zoopt.errors import ConfigError
+from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, level
@@ -109,7 +109,20 @@ class CBO(Generational):
         refuse(self.correction not in ("none", "heaviside", "smooth"), "correction", "none, heaviside or smooth")
         refuse(self.batch is not None and not 2 <= self.batch <= self.particles, "batch", f"between 2 and the {self.particles} particles")
         refuse(self.batch_moves not in ("all", "batch"), "batch_moves", "all or batch")
+        refuse(
+            self.correction != "none" and self.batch is not None and self.batch_moves == "all",
+            "batch_moves",
+            "'batch' with a correction, which compares particles that were evaluated",
+        )
         refuse(self.cooling is not None and self.cooling < 1, "cooling", "at least 1 step")
+
+    def check(self, task: Task) -> None:
+        super().check(task)
+        if self.correction != "none" and task.constraints:
+            raise CapabilityError(
+                f"cbo with correction={self.correction!r} compares values, but under outcome constraints only an order is learned; "
+                "use correction='none'."
+            )
 
     def time_step(self) -> float:
         """Dt."""
@@ -181,6 +194,7 @@ class CBO(Generational):
     def _drifting(self, held: dict[str, Tensor], generation: Observations) -> Tensor:
         """Which particles drift, ``(*runs, n, 1)``: those worse than the consensus point."""
         worse = held["values"] - generation.values.double()[..., 0]
+        worse = torch.where(torch.isnan(worse), 0.0, worse)  # both failed
         share = (worse > 0).double() if self.correction == "heaviside" else (1.0 + torch.tanh(worse / 1e-3)) / 2.0
         return share.unsqueeze(-1).to(generation.x.dtype)
 
@@ -199,8 +213,6 @@ class CBO(Generational):
             interpolate(inner.x, inner.c, eta)
         elif self.batch is None or self.batch_moves == "all":
             z = self._normals(task, inner, self.particles, random)
-            if isinstance(contraction, Tensor) and self.batch is not None:
-                contraction = plain  # particles that were not evaluated cannot be compared
             step(inner.x, inner.c, z, contraction, s, self.noise, weights=self._weights(task, inner, held), truncation=limit)
         else:
             rows = self._rows(task, inner)

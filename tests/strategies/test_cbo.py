@@ -13,7 +13,7 @@ from torch import Tensor
 
 import zoopt
 from zoopt import Choice, Integer, Random, Real, Space, Study
-from zoopt.errors import ConfigError
+from zoopt.errors import CapabilityError, ConfigError
 from zoopt.problems import Rastrigin, Sphere
 from zoopt.strategies import CBO, ConsensusHopping
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, gibbs, level
@@ -311,6 +311,30 @@ def test_particles_better_than_the_consensus_point_do_not_drift() -> None:
     assert 0 < int((f > at_c).sum()) < 30
 
 
+@pytest.mark.parametrize("correction", ["heaviside", "smooth"])
+def test_a_consensus_point_that_fails_holds_nobody_up(correction: Any) -> None:
+    """Particles that failed cannot be compared with a consensus point that failed too."""
+    study = Study(Sphere(dim=2).space, CBO(particles=6, correction=correction), seed=0)
+    for _ in range(6):
+        batch = study.ask(6)
+        study.tell(batch, [float("nan") if len(batch) == 1 or i == 2 else float(i) for i in range(len(batch))])
+    assert bool(torch.isfinite(study.ask(6).x).all())
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_a_generation_that_failed_whole_is_survived(noise: Any) -> None:
+    study = Study(Sphere(dim=2).space, CBO(particles=6, noise=noise), seed=0)
+    for k in range(3):
+        batch = study.ask(6)
+        study.tell(batch, [float("nan")] * 6 if k < 2 else Sphere(dim=2)(batch.x))
+    assert bool(torch.isfinite(study.ask(6).x).all())
+
+
+def test_correction_is_refused_where_values_are_ranks() -> None:
+    with pytest.raises(CapabilityError, match="correction='none'"):
+        Study(Sphere(dim=2).space, CBO(correction="heaviside"), constraints=["heat"])
+
+
 def test_cooling_follows_its_law() -> None:
     recipe = CBO(sigma=2.0, dt=0.25, cooling=10)
     assert [recipe.spread(5, steps) for steps in (0, 9, 10, 25)] == pytest.approx([1.0, 1.0, 1 / math.log2(3), 1.0 / 2])
@@ -331,6 +355,7 @@ def test_noise_after_the_drift_is_smaller_by_what_the_drift_left() -> None:
         ({"sample_size": 1.5}, "sample_size must be between"),
         ({"batch": 200}, "batch must be between 2 and the 100"),
         ({"noise": "pink"}, "noise must be"),
+        ({"correction": "smooth", "batch": 10}, "batch_moves must be 'batch' with a correction"),
         ({"alpha": -1.0}, "alpha must be above 0"),
     ],
 )

@@ -98,6 +98,27 @@ class Events(Sequence[Event]):
         keys = [(names[pair % len(names)], pair // len(names) - 1) for pair in found.tolist()]
         return {(name, None if number < 0 else number): i for i, (name, number) in enumerate(keys)}, of
 
+    def unreadable(self) -> list[int]:
+        """Numbers of the events with a column that cannot be what was written: of another type, or a layout that there is not."""
+        number: set[type] = {int, type(None)}
+        allowed: dict[str, set[type]] = {"kind": {str}, "rows": {int}, "asked": number, "remaining": number, "layout": number}
+        known = {None, *self._event.layouts}
+
+        def wrong(event: Event) -> bool:
+            return (
+                any(type(getattr(event, name)) not in types for name, types in allowed.items())
+                or event.layout not in known
+                or (event.layout is None) != (event.body is None)
+                or event.rows < 0
+            )
+
+        # A whole column at a time first: it is almost never needed to look at each event.
+        typed = all(set(map(type, self.column(name))) <= types for name, types in allowed.items())
+        if typed and set(layouts := self.column("layout")) <= known and min(self.column("rows"), default=0) >= 0:
+            if [layout is None for layout in layouts] == [body is None for body in self.column("body")]:
+                return []
+        return [event.seq for event in self if wrong(event)]
+
     def column(self, name: str) -> list[Any]:
         """One attribute of every event."""
         return list(map(itemgetter(_Columns._fields.index(name)), self._rows))

@@ -102,11 +102,14 @@ class StudyLog:
                 bad = [after + 1]
             if rows and not bad and (rows[0][0] != after + 1 or rows[-1][0] - after != len(rows)):
                 bad = [after + 1]
+            found = Events(self._event, rows)
+            if not bad:
+                self._load_layouts()  # after the events: what they use is there by now
+                bad = found.unreadable()
             if bad:
                 where = f"near event {bad[0]} of study {self.name!r}"
                 raise JournalError(f"the journal {self._database.label} is damaged {where}. {self._database.rescue}")
-            self._load_layouts()  # after the events: what they use is there by now
-            return Events(self._event, rows)
+            return found
         finally:
             if collecting:
                 gc.enable()
