@@ -55,16 +55,6 @@ def same(a: object, b: object) -> bool:
     return type(a) is type(b) and (np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "log"),
-    [(0.0, 1e-323, False), (-1e-300, 1e-300, False), (1.0, 1.0 + 1e-14, False), (1.0, 1.0 + 1e-14, True), (1e15, 1e15 + 2, True)],
-)
-def test_a_range_without_numbers_in_it_is_refused(low: float, high: float, log: bool) -> None:
-    """Double precision would turn every point of it into one of a few."""
-    with pytest.raises(SpaceError, match="too close together"):
-        Real(low, high, log=log)
-
-
 # ---------------------------------------------------------------- random spaces
 
 finite = st.floats(-1e6, 1e6)
@@ -79,6 +69,7 @@ def reals(draw):
         return Real(shape=shape, start=start, scale=draw(st.floats(1e-3, 1e3)) * max(abs(start), 1))
     low = draw(st.floats(1e-6, 1e3) if kind == "log" else finite)
     high = draw(st.floats(low, 1e7))
+    # between 0 and 1e-323 there are two numbers: no encoding brings other points back
     assume(high - low > max(1e-3 * max(abs(low), abs(high)), 1e-280))
     default = draw(st.none() | st.floats(low, high))
     return Real(low, high, log=kind == "log", shape=shape, default=default)

@@ -23,8 +23,6 @@ from zoopt.errors import SpaceError
 Kind = Literal["real", "integer", "choice"]
 Floats = np.ndarray[Any, np.dtype[np.float64]]
 
-_FEWEST_NUMBERS = 1000  # between the bounds of a real variable
-_NARROWEST = 1e-290  # below, a thousandth of a width loses its digits to gradual underflow
 MOST_INTEGERS = 2**40  # cells of [0, 1] that double precision tells apart with room to spare, also on a logarithmic scale
 
 
@@ -347,11 +345,6 @@ class Real(_Numeric):
                 raise SpaceError(f"low must be below high; got low={low}, high={high}{hint}.")
             if self.log and low <= 0:
                 raise SpaceError(f"log=True needs low > 0; got low={low}.")
-            if high - low < max(_FEWEST_NUMBERS * math.ulp(max(abs(low), abs(high))), _NARROWEST):
-                raise SpaceError(
-                    f"low and high are too close together for double precision to tell the points between them apart; got low={low}, "
-                    f"high={high}. Search the difference from low instead, or use another unit."
-                )
             if math.isinf(high - low):
                 raise SpaceError(f"high - low must be finite; got low={low}, high={high}.")
         self._finish(low=low, high=high, shape=shape, when=_when(self.when))
