@@ -76,6 +76,12 @@ def ratio_line(found: Mapping[str, list[Figures]], slow: str, fast: str, figure:
     return f"{slow + ' / ' + fast:<58} {figure:<5} {spread(ratios)}   goal {goal}"
 
 
-def main_case(cases: Mapping[str, Case], name: str, n: int) -> None:
-    """Run one case and print its figures."""
-    write(json.dumps(cases[name](n)))
+def begin(description: str, cases: Mapping[str, Case]) -> argparse.Namespace:
+    """The options, below the settings and the machine; a process that was started for one case runs it and ends here."""
+    given = parser(description).parse_args()
+    if given.case:
+        write(json.dumps(cases[given.case](given.n)))
+        sys.exit(0)
+    write(description)
+    write(machine())
+    return given

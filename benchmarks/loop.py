@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from common import Figures, collect, machine, main_case, parser, spread, write
+from common import Figures, begin, collect, spread, write
 from torch import Tensor
 
 SCRIPT = Path(__file__)
@@ -73,14 +73,8 @@ CASES = {"cma-es": lambda n: paired(n, "cma-es"), "de": lambda n: paired(n, "de"
 
 def main() -> None:
     """Run the cases and print the table."""
-    options = parser(__doc__ or "")
-    given = options.parse_args()
-    if given.case:
-        main_case(CASES, given.case, given.n)
-        return
+    given = begin(__doc__ or "", CASES)
     n = 2_000 if given.quick else 20_000
-    write(__doc__ or "")
-    write(machine())
     found = collect([(SCRIPT, name, n, sys.executable) for name in CASES], given.repeats)
     write(f"\n{n:,} evaluations{'':<20}        min     median        max")
     for name in CASES:

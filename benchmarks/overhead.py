@@ -18,7 +18,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import HERE, PEERS, Figures, collect, machine, main_case, parser, ratio_line, spread, write
+from common import HERE, PEERS, Figures, begin, collect, ratio_line, spread, write
 
 if TYPE_CHECKING:
     from zoopt import Study
@@ -145,11 +145,7 @@ CASES = {
 
 def main() -> None:
     """Run the cases and print the table."""
-    options = parser(__doc__ or "")
-    given = options.parse_args()
-    if given.case:
-        main_case(CASES, given.case, given.n)
-        return
+    given = begin(__doc__ or "", CASES)
     if not PEERS.exists():
         sys.exit("the peers' environment is missing: make bench-peers")
     scale = 10 if given.quick else 1
@@ -165,8 +161,6 @@ def main() -> None:
         (SCRIPT, "bare SQLAlchemy, process", 5_000 // scale, sys.executable),
         (peer, "optuna, sqlite", 100 // scale, PEERS),
     ]
-    write(__doc__ or "")
-    write(machine())
     found = collect(cases, given.repeats)
     write(f"\n{'microseconds a trial':<40} {'trials':>9}         min     median        max")
     for _, name, n, _ in cases:

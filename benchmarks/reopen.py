@@ -12,7 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from common import Figures, collect, machine, main_case, parser, spread, write
+from common import Figures, begin, collect, spread, write
 
 SCRIPT = Path(__file__)
 FOLDER = Path(tempfile.gettempdir()) / "zoopt-bench-reopen"
@@ -112,15 +112,9 @@ CASES = {"random": lambda n: reopened(n, "random"), "cma-es": lambda n: reopened
 
 def main() -> None:
     """Run the cases and print the table."""
-    options = parser(__doc__ or "")
-    given = options.parse_args()
-    if given.case:
-        main_case(CASES, given.case, given.n)
-        return
+    given = begin(__doc__ or "", CASES)
     n = 5_000 if given.quick else 100_000
     shutil.rmtree(FOLDER, ignore_errors=True)  # journals of an older zoopt
-    write(__doc__ or "")
-    write(machine())
     cases = [
         (SCRIPT, "random", n, sys.executable),
         (SCRIPT, "cma-es", n, sys.executable),

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import Figures, collect, machine, main_case, parser, spread, write
+from common import Figures, begin, collect, spread, write
 from overhead import study
 
 if TYPE_CHECKING:
@@ -66,14 +66,8 @@ CASES = {"one by one": lambda n: grow(n, None), "batches of 1000": lambda n: gro
 
 def main() -> None:
     """Run the cases and print the table."""
-    options = parser(__doc__ or "")
-    given = options.parse_args()
-    if given.case:
-        main_case(CASES, given.case, given.n)
-        return
+    given = begin(__doc__ or "", CASES)
     n = 100_000 if given.quick else 1_000_000
-    write(__doc__ or "")
-    write(machine())
     found = collect([(SCRIPT, name, n, sys.executable) for name in CASES], given.repeats)
     write(f"\n{n:,} trials{'':<22}        min     median        max")
     for name, goal in (("one by one", "slowdown <= 1.5, memory <= 4"), ("batches of 1000", "slowdown <= 1.5, memory <= 2")):
