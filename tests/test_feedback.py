@@ -132,6 +132,40 @@ def test_columns_are_made_when_read() -> None:
     assert made == [1]
 
 
+@pytest.mark.parametrize("runs", [(), (3,)])
+def test_some_rows_keep_all_that_was_told_of_them(runs: tuple[int, ...]) -> None:
+    n, generator = 5, torch.Generator().manual_seed(0)
+
+    def numbers(*shape: int) -> torch.Tensor:
+        return torch.randn((*runs, n, *shape), generator=generator, dtype=torch.float64)
+
+    whole = {"x": numbers(2), "values": numbers(1), "constraints": numbers(3), "noise": numbers(1), "gradients": numbers(1, 2)}
+    ok = torch.tensor([True, False, True, True, True]).expand(*runs, n)
+    columns = {"a.slot": np.arange(n), "a.latent": numbers(2), "b.slot": -np.arange(n), "part": np.zeros(n, dtype=int)}
+    rankings = [Ranking(((10, 13), (14,)), unseen=(12, 11), rater="ann"), Ranking(((10,),))]
+    told = Observations(range(10, 15), **whole, ok=ok, dropped=(11, 12), rankings=rankings, columns=lambda: columns)
+    some = told.take([4, 1, 3], "a")
+    assert some.ids.tolist() == [14, 11, 13] and some.n == 3 and some.dropped == (11,)
+    for name, tensor in whole.items():
+        rows = [torch.as_tensor(np.take(tensor.numpy(), k, axis=len(runs))) for k in (4, 1, 3)]
+        assert torch.equal(getattr(some, name), torch.stack(rows, len(runs)))
+    assert some.ok.tolist() == torch.tensor([True, False, True]).expand(*runs, 3).tolist()
+    assert some.rankings == (Ranking(((13,), (14,)), (11,), "ann"),)
+    assert some.columns.keys() == {"slot", "latent"}
+    assert np.asarray(some.column("slot")).tolist() == [4, 1, 3]
+    assert torch.equal(torch.as_tensor(some.column("latent")), columns["a.latent"][..., [4, 1, 3], :])
+    assert told.take([0]).columns.keys() == columns.keys()
+
+
+def test_a_hybrids_part_gets_back_what_it_asked() -> None:
+    slots = np.arange(3)
+    mine = Candidates(torch.zeros(3, 2), {"slot": slots})
+    out = mine.prefixed("first", part=np.zeros(3))
+    assert out.columns.keys() == {"part", "first.slot"} and out.x is mine.x
+    back = Observations(range(3), out.x, torch.zeros(3, 1), columns=out.columns).take(range(3), "first")
+    assert back.column("slot") is slots and back.x is out.x  # all of them: nothing is copied
+
+
 def test_rows_of_columns_follow_the_points() -> None:
     on_host, tensor = np.arange(5), torch.arange(20).view(2, 5, 2)
     assert column_rows(on_host, slice(1, 3), 1).tolist() == [1, 2]

@@ -5,7 +5,7 @@ Shapes lead with the run dimensions ``*runs``, which are empty in a study.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +59,13 @@ class Candidates:
             return host
         return self._array
 
+    def prefixed(self, part: str, /, **columns: Column) -> Candidates:
+        """The same points from a part of a hybrid: its columns are called ``part.name``, and the hybrid's own are added.
+
+        :meth:`Observations.take` gives them back under their own names.
+        """
+        return Candidates(self._x, {**columns, **{f"{part}.{name}": c for name, c in self.columns.items()}}, array=self._array)
+
     def __repr__(self) -> str:
         return f"Candidates(x={self._x if self._array is None else self._array!r}, columns={self.columns!r})"
 
@@ -86,6 +93,11 @@ class Ranking:
     def ids(self) -> tuple[int, ...]:
         """The ids it orders, best first."""
         return tuple(i for tier in self.tiers for i in tier)
+
+    def among(self, ids: Container[int]) -> Ranking:
+        """What it says of some ids alone."""
+        tiers = (tuple(i for i in tier if i in ids) for tier in self.tiers)
+        return Ranking(tuple(tier for tier in tiers if tier), tuple(i for i in self.unseen if i in ids), self.rater)
 
     def scores(self) -> dict[int, float]:
         """Mean normalised rank of each ordered id: 0 for a sole best, 1 for a sole worst, ties share their mean."""
@@ -310,6 +322,46 @@ class Observations:
     def column(self, name: str) -> Column | None:
         """One column, or None where no row of this call carries it."""
         return self.columns.get(name)
+
+    def take(self, rows: Sequence[int] | np.ndarray[Any, Any], part: str | None = None) -> Observations:
+        """Some of the rows, in the order given; a hybrid hands each of its parts what that part asked.
+
+        Args:
+            rows: Row numbers on the host, ``(k,)``.
+            part: Gives only the columns called ``part.name``, under their own names (see :meth:`Candidates.prefixed`); None:
+                gives all.
+        """
+        chosen = np.asarray(rows, dtype=np.int64)
+        ids, runs = self.ids[chosen], self._x.ndim - 2
+        known = set(ids.tolist())
+        everything = len(chosen) == self.n and bool((chosen == np.arange(self.n)).all())
+
+        def some(raw: Any) -> Any:
+            """Rows of one array, which keeps its kind; all of them are the array itself."""
+            if raw is None or everything:
+                return raw
+            if isinstance(raw, Tensor):
+                return raw.index_select(runs, torch.from_numpy(chosen).to(raw.device, non_blocking=True))
+            return np.asarray(raw)[chosen]
+
+        def columns() -> Mapping[str, Column]:
+            prefix = "" if part is None else f"{part}."
+            return {name.removeprefix(prefix): some(column) for name, column in self.columns.items() if name.startswith(prefix)}
+
+        return Observations(
+            ids,
+            some(self._x),
+            some(self._values),
+            constraints=some(self._constraints),
+            noise=some(self._noise),
+            gradients=some(self._gradients),
+            ok=some(self._ok),
+            dropped=tuple(i for i in self.dropped if i in known),
+            rankings=tuple(some_of for ranking in self.rankings if (some_of := ranking.among(known)).tiers),
+            columns=columns,
+            dtype=self.dtype,
+            device=self.device,
+        )
 
     @property
     def ranks(self) -> Tensor:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoopt.errors import NotReady
-from zoopt.feedback import Candidates, Column, Observations, Ranking
+from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational
 from zoopt.random import Random
 from zoopt.space import Space
@@ -268,8 +267,7 @@ class Relay(Strategy[RelayState]):
                 continue  # the other may have something
             setattr(state, name, inner)
             state.turn = k + 1
-            columns: dict[str, Column] = {f"{name}.{key}": column for key, column in candidates.columns.items()}
-            return state, Candidates(candidates.x, {"part": np.full(candidates.x.shape[-2], k % 2), **columns})
+            return state, candidates.prefixed(name, part=np.full(candidates.x.shape[-2], k % 2))
         raise NotReady("both parts wait for results.")
 
     def tell(self, task: Task, state: RelayState, observations: Observations, random: Random) -> RelayState:
@@ -278,7 +276,7 @@ class Relay(Strategy[RelayState]):
         for k, name in enumerate(self.names):
             rows = np.nonzero((owner == k) | (owner < 0))[0]
             if len(rows):
-                told = part_of(observations, rows, name)
+                told = observations.take(rows, name)
                 setattr(state, name, getattr(self, name).tell(task, getattr(state, name), told, random.child(name)))
         return state
 
@@ -288,30 +286,6 @@ class Relay(Strategy[RelayState]):
     @classmethod
     def example_task(cls) -> Example:
         return sphere_example(800)
-
-
-def part_of(told: Observations, rows: np.ndarray[Any, Any], name: str) -> Observations:
-    """Some rows of observations with the columns of one part under their own names."""
-    ids = told.ids[rows]
-    known = set(ids.tolist())
-    columns: Mapping[str, Column] = {key.removeprefix(f"{name}."): c[rows] for key, c in told.columns.items() if key.startswith(f"{name}.")}
-    rankings = []
-    for ranking in told.rankings:
-        tiers = [tuple(i for i in tier if i in known) for tier in ranking.tiers]
-        rankings.append(Ranking(tuple(t for t in tiers if t), tuple(i for i in ranking.unseen if i in known), ranking.rater))
-    optional = {key: None if (value := getattr(told, key)) is None else value[rows] for key in ("constraints", "noise", "gradients")}
-    return Observations(
-        ids,
-        told.x[rows],
-        told.values[rows] if told.has_values else None,
-        **optional,
-        ok=None if told.all_ok else told.ok[rows],
-        dropped=[i for i in told.dropped if i in known],
-        rankings=[r for r in rankings if r.tiers],
-        columns=columns,
-        dtype=told.dtype,
-        device=told.device,
-    )
 
 
 EDGES: dict[str, Any] = {
