@@ -578,8 +578,9 @@ def test_another_problem_is_refused_with_the_difference(change: dict[str, Any], 
     study.close()
     before = recorded(path)
     options: dict[str, Any] = {"space": LINE, "strategy": Learner(), "seed": 3, "resume": "data"} | change
-    with pytest.raises(StudyMismatch, match=sentence):
+    with pytest.raises(StudyMismatch, match=sentence) as refused:
         Study(journal=str(path), **PROCESS, **options)
+    assert ".." not in str(refused.value) and ".;" not in str(refused.value)
     assert recorded(path) == before
     with Study(LINE, Learner(), seed=3, journal=str(path), **PROCESS) as study:  # its lease was given back
         assert len(study.pending) == 1

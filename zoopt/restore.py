@@ -113,7 +113,7 @@ def _compare(study: Study, recorded: dict[str, Any], config: dict[str, Any], see
         if recorded["known_constraints"] != config["known_constraints"]:
             differences.append(f"known constraints were {recorded['known_constraints']}, now {config['known_constraints']}")
         raise StudyMismatch(
-            f"study {name!r} was recorded with another space: {'; '.join(differences)}. "
+            f"study {name!r} was recorded with another space: {'; '.join(text.rstrip('.') for text in differences)}. "
             "Use the recorded space, or another study name for the new one."
         )
     for key in ("objectives", "constraints", "feedback", "deterministic", "dtype"):
