@@ -38,7 +38,7 @@ class Surrogate:
         Args:
             data: Points and outcomes.
             task: What is being solved: its space tells which columns are choices, ``deterministic`` whether to interpolate.
-            start: What :meth:`memory` gave for an earlier fit to similar data, for a warm start.
+            start: What ``memory`` gave for an earlier fit to similar data, for a warm start.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define fit().")
 

@@ -306,7 +306,7 @@ def begin(name: str, address: str, life: int, die: int) -> None:
 
 
 def begin_when_told(*arguments: Any) -> None:
-    """As :func:`begin`, after a line of standard input."""
+    """As ``begin``, after a line of standard input."""
     sys.stdin.readline()
     begin(*arguments)
 

@@ -1,7 +1,7 @@
 """Notices the other project that is called zoopt on PyPI (ZOOpt), whose files land in the same folder as ours, and says what to do.
 
 Whichever of the two was installed last has overwritten ``zoopt/__init__.py``; uninstalling the other one deletes it. The command line asks
-:func:`explain` when it starts, ``zoopt.__getattr__`` when one of its own modules does not import.
+``explain`` when it starts, ``zoopt.__getattr__`` when one of its own modules does not import.
 """
 
 from __future__ import annotations

@@ -223,7 +223,7 @@ class Expression(Constraint):
 
 
 def as_constraint(constraint: Any) -> Constraint:
-    """A constraint from what a user may write: a :class:`Linear`, a text or a function.
+    """A constraint from what a user may write: a ``Linear``, a text or a function.
 
     Raises:
         SpaceError: It is none of these, or the text cannot be parsed.

@@ -33,7 +33,7 @@ def drive(
     stop: Rule | Iterable[Rule] = (),
     callbacks: Iterable[Callable[[Study, StudyEvent], None]] = (),
 ) -> None:
-    """Run a study until a stopping rule holds; the arguments are those of :meth:`zoopt.study.Study.run`.
+    """Run a study until a stopping rule holds; the arguments are those of ``zoopt.study.Study.run``.
 
     Trials that are pending already are evaluated again first. After Ctrl-C no new trial is started, those that are out
     are left pending, and ``KeyboardInterrupt`` is raised: the study can be run again.

@@ -64,7 +64,7 @@ def constants(codings: Sequence[Coding], sizes: Sequence[int]) -> dict[str, Any]
 
 
 class Encoding:
-    """The encoding for one array library, floating type and device; made by :func:`for_numpy` and :func:`for_torch`."""
+    """The encoding for one array library, floating type and device; made by ``for_numpy`` and ``for_torch``."""
 
     def __init__(
         self,

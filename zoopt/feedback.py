@@ -62,7 +62,7 @@ class Candidates:
     def prefixed(self, part: str, /, **columns: Column) -> Candidates:
         """The same points from a part of a hybrid: its columns are called ``part.name``, and the hybrid's own are added.
 
-        :meth:`Observations.take` gives them back under their own names.
+        ``Observations.take`` gives them back under their own names.
         """
         return Candidates(self._x, {**columns, **{f"{part}.{name}": c for name, c in self.columns.items()}}, array=self._array)
 
@@ -328,7 +328,7 @@ class Observations:
 
         Args:
             rows: Row numbers on the host, ``(k,)``.
-            part: Gives only the columns called ``part.name``, under their own names (see :meth:`Candidates.prefixed`); None:
+            part: Gives only the columns called ``part.name``, under their own names (see ``Candidates.prefixed``); None:
                 gives all.
         """
         chosen = np.asarray(rows, dtype=np.int64)

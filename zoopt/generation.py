@@ -1,6 +1,6 @@
 """Partial asks, late, failed and dropped tells, rankings and added points for strategies that work in generations.
 
-A strategy that proposes a whole generation and learns from a whole generation derives from :class:`Generational` and
+A strategy that proposes a whole generation and learns from a whole generation derives from ``Generational`` and
 writes ``start``, ``propose`` and ``update``; everything that can happen between the two is handled here, once. Each
 candidate carries its generation and slot as columns, so results are put where they belong whatever their order. Random
 numbers are keyed by the generation's number: the same results in any order and in any pieces give the same next generation.

@@ -71,8 +71,8 @@ class Ledger:
         next: The id of the next trial.
         open: Batches with pending trials, by their first id.
         queue: Encoded points to be tried next.
-        seen: Keys of the points asked or added, where no point may be asked twice; see :func:`point_key`.
-        counts: Number of trials by :class:`TrialState`.
+        seen: Keys of the points asked or added, where no point may be asked twice; see ``point_key``.
+        counts: Number of trials by ``TrialState``.
         partial: Values of trials that still wait for some objectives.
         errors, metrics, reports, settings, gradients: What only some trials have, by id. Settings are the encoded points
             reached where they differ from those asked; gradients are in problem units.
@@ -182,7 +182,7 @@ class Ledger:
         return before
 
     def restore_open(self, batches: dict[int, OpenBatch]) -> None:
-        """Put back what :meth:`clear_open` gave."""
+        """Put back what ``clear_open`` gave."""
         self.open = batches
         self._starts = sorted(start for start, batch in batches.items() if batch.n > 1)
 
@@ -433,7 +433,7 @@ class Ledger:
         """The incumbent by a scan of the whole table.
 
         Args:
-            finished_at: ``(n,)`` numbers that grow in the order in which trials finished; :data:`NEVER` for those pending.
+            finished_at: ``(n,)`` numbers that grow in the order in which trials finished; ``NEVER`` for those pending.
         """
         self.best_id, self.best_key, self.best_value, self.best_x, self.improved_at = -1, (math.inf, math.inf), None, None, 0
         table = self.table

@@ -26,7 +26,7 @@ _CHECK_EVERY = 16  # steps between looks at which runs are done: each look waits
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What :func:`minimize` found.
+    """What ``minimize`` found.
 
     Attributes:
         value: Best value over all runs; feasible ones first.
@@ -76,8 +76,8 @@ def minimize(
     """Minimise a batched objective in memory.
 
     Args:
-        problem: A :class:`~zoopt.problem.Problem`, or any callable on an ``(n, d)`` array in problem units that gives
-            ``(n,)`` values or an :class:`~zoopt.feedback.Evaluation`; on torch tensors or numpy arrays.
+        problem: A ``Problem``, or any callable on an ``(n, d)`` array in problem units that gives
+            ``(n,)`` values or an ``Evaluation``; on torch tensors or numpy arrays.
         strategy: Registered name or recipe.
         evaluations: Budget of each run.
         space: The search space, where the problem does not bring one.

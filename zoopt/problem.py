@@ -38,7 +38,7 @@ class Optimum:
 class Problem:
     """A batched objective: a callable on an ``(..., n, d)`` tensor in problem units, of any float type, on any device.
 
-    A subclass sets ``space``, overrides :meth:`values` and, with outcome constraints, :meth:`violations`. Both are written
+    A subclass sets ``space``, overrides ``values`` and, with outcome constraints, ``violations``. Both are written
     over leading dimensions and never leave the device of ``x``, so that they also run on torch's ``meta`` device. What a
     problem can offer beyond values it offers by further methods (``gradient``, say), which a strategy finds at ``task.problem``.
 

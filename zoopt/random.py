@@ -1,6 +1,6 @@
 """Random numbers as a pure function of a key: seed, call, names and run.
 
-A :class:`Random` holds no generator and no position. Asked twice for the same thing it gives the same numbers, so a
+A ``Random`` holds no generator and no position. Asked twice for the same thing it gives the same numbers, so a
 replayed call draws what it drew before, a call that raises uses up nothing, and nothing global is read or changed.
 Different methods, shapes, calls, names and runs give unrelated numbers; two draws of one method and shape in one call
 need two names: ``random.child("step").normal(...)``, ``random.child("jump").normal(...)``.
@@ -46,9 +46,9 @@ class Random:
 
     Args:
         seed: Any integer.
-        call: Number of the call, or of the generation (:meth:`at`).
-        path: Names of the part that draws (:meth:`child`).
-        labels: Numbers of the runs that draws with run dimensions are for (:meth:`select`); None: 0, 1, 2, ...
+        call: Number of the call, or of the generation (``at``).
+        path: Names of the part that draws (``child``).
+        labels: Numbers of the runs that draws with run dimensions are for (``select``); None: 0, 1, 2, ...
     """
 
     __slots__ = ("call", "labels", "path", "seed")
@@ -191,7 +191,7 @@ class Random:
 
         Args:
             shape: Shape of one run's numbers.
-            runs: Run dimensions, as for :meth:`normal`.
+            runs: Run dimensions, as for ``normal``.
             dtype: Floating type.
             device: Where the tensor lives.
 
@@ -217,7 +217,7 @@ class Random:
         Args:
             high: Between 1 and 2^32. Probabilities differ by at most a factor ``1 + high / 2**53``.
             shape: Shape of one run's numbers.
-            runs: Run dimensions, as for :meth:`normal`.
+            runs: Run dimensions, as for ``normal``.
             device: Where the tensor lives.
 
         Returns:
@@ -241,7 +241,7 @@ class Random:
 
         Args:
             n: How many items to order.
-            runs: Run dimensions, as for :meth:`normal`.
+            runs: Run dimensions, as for ``normal``.
             device: Where the tensor lives.
 
         Returns:

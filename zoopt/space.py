@@ -57,8 +57,8 @@ class Space:
     """What is searched: variables by name, and known constraints between them.
 
     Args:
-        variables: :class:`Real`, :class:`Integer`, :class:`Bool`, :class:`Choice`, :class:`Fixed` or :class:`Context` by name.
-        constraints: Conditions that every asked point must keep, one or several: a :class:`Linear`, a text such as
+        variables: ``Real``, ``Integer``, ``Bool``, ``Choice``, ``Fixed`` or ``Context`` by name.
+        constraints: Conditions that every asked point must keep, one or several: a ``Linear``, a text such as
             ``"x + 2*y <= 3"`` or ``"low < high and kernel != 'poly'"``, or a function of a parameter dict. A constraint
             applies where all variables that it names are active.
 
@@ -66,7 +66,7 @@ class Space:
         variables: The variables by name.
         constraints: The constraints, each with its ``text``.
         dim: Number of encoded columns d.
-        columns: One :class:`Column` for each.
+        columns: One ``Column`` for each.
         lower: Relaxed encoded lower bounds, ``(d,)``: 0 for bounded numbers, -inf for unbounded, -1/2 for choices.
         upper: Relaxed encoded upper bounds, ``(d,)``: 1, inf, or the number of choices less 1/2.
         width: ``upper - lower``, 1 where unbounded, ``(d,)``.
@@ -185,7 +185,7 @@ class Space:
         return z
 
     def encode(self, z: Tensor) -> Tensor:
-        """Encoded points of problem units, the inverse of :meth:`decode`; what is out of range goes to the nearest valid value.
+        """Encoded points of problem units, the inverse of ``decode``; what is out of range goes to the nearest valid value.
 
         Args:
             z: ``(..., d)``.
@@ -228,27 +228,27 @@ class Space:
         return mask
 
     def decode_numpy(self, x: Floats) -> Floats:
-        """:meth:`decode` for float64 arrays on the host."""
+        """``decode`` for float64 arrays on the host."""
         z: Floats = self._numpy.decode(x)
         return z
 
     def encode_numpy(self, z: Floats) -> Floats:
-        """:meth:`encode` for float64 arrays on the host."""
+        """``encode`` for float64 arrays on the host."""
         x: Floats = self._numpy.encode(z)
         return x
 
     def snap_numpy(self, x: Floats) -> Floats:
-        """:meth:`snap` for float64 arrays on the host."""
+        """``snap`` for float64 arrays on the host."""
         nearest: Floats = self._numpy.snap(x)
         return nearest
 
     def active_numpy(self, x: Floats) -> Mask:
-        """:meth:`active` for float64 arrays on the host."""
+        """``active`` for float64 arrays on the host."""
         mask: Mask = self._numpy.active(x)
         return mask
 
     def from_unit_numpy(self, u: Floats) -> Floats:
-        """:meth:`from_unit` for float64 arrays on the host."""
+        """``from_unit`` for float64 arrays on the host."""
         x: Floats = self._numpy.from_unit(u)
         return x
 
@@ -316,7 +316,7 @@ class Space:
         return rows
 
     def param_columns(self, x: Floats | Tensor) -> dict[str, list[Any]]:
-        """The parameters of valid encoded points by variable, as :meth:`params` gives them; None where inactive.
+        """The parameters of valid encoded points by variable, as ``params`` gives them; None where inactive.
 
         Args:
             x: ``(n, d)``.
@@ -409,7 +409,7 @@ class Space:
         """Encoded values of the observed variables, by column.
 
         Args:
-            context: The value of each :class:`Context` variable; those with a default may be left out.
+            context: The value of each ``Context`` variable; those with a default may be left out.
 
         Raises:
             SpaceError: One is unknown, missing, or has a value that cannot be.
@@ -515,9 +515,9 @@ class Space:
         dtype: torch.dtype = torch.float64,
         device: str | torch.device | None = None,
     ) -> Tensor:
-        """Random valid encoded points, uniform as in :meth:`from_unit` among those that keep the known constraints.
+        """Random valid encoded points, uniform as in ``from_unit`` among those that keep the known constraints.
 
-        Where the valid part of the space is too small to be met by chance, points are moved as by :meth:`repair` instead.
+        Where the valid part of the space is too small to be met by chance, points are moved as by ``repair`` instead.
 
         Args:
             n: How many.

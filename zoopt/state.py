@@ -57,7 +57,7 @@ def to_bytes(state: State) -> bytes:
 
 
 def from_bytes(data: bytes, device: str | torch.device = "cpu") -> State:
-    """The state that :func:`to_bytes` wrote; live fields hold their defaults.
+    """The state that ``to_bytes`` wrote; live fields hold their defaults.
 
     Args:
         data: The bytes.

@@ -35,7 +35,7 @@ class TrialState(IntEnum):
 
 
 class Table:
-    """Columns by trial id, in chunks of :data:`CHUNK` rows.
+    """Columns by trial id, in chunks of ``CHUNK`` rows.
 
     Args:
         columns: Name to (shape of one row, dtype, fill value).

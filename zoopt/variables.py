@@ -1,6 +1,6 @@
 """The variables of a search space: what a user writes, what a value must be, and how it becomes columns of numbers.
 
-Every variable describes its columns by one :class:`Coding`, the constants with which :mod:`zoopt.space` encodes and
+Every variable describes its columns by one ``Coding``, the constants with which ``zoopt.space`` encodes and
 decodes all columns at once. Problem units are what the objective sees (a choice is its index there).
 """
 
@@ -387,7 +387,7 @@ class Integer(_Numeric):
         log: Search on a logarithmic scale; needs ``low >= 1``.
         shape: Shape of the array; ``()`` for a number.
         default: Value where none is given, and of the first guess.
-        when: Active only where other variables have these values, as for :class:`Real`.
+        when: Active only where other variables have these values, as for ``Real``.
     """
 
     low: int
@@ -474,7 +474,7 @@ class Bool(_Indexed):
 
     Args:
         default: Value where none is given, and of the first guess (else False).
-        when: Active only where other variables have these values, as for :class:`Real`.
+        when: Active only where other variables have these values, as for ``Real``.
     """
 
     _: KW_ONLY
@@ -508,7 +508,7 @@ class Choice(_Indexed):
         choices: Strings, numbers, booleans, None, or any hashable objects; all different.
         ordered: The order of the choices means something, so that neighbours are alike.
         default: Choice where none is given, and of the first guess (else the first; the middle one of ordered choices).
-        when: Active only where other variables have these values, as for :class:`Real`.
+        when: Active only where other variables have these values, as for ``Real``.
     """
 
     choices: tuple[Any, ...]
@@ -590,7 +590,7 @@ class Context(Variable):
     """Something observed rather than chosen, which is given to ``ask`` (a temperature, a customer, a day of the week).
 
     Args:
-        variable: What values it can have: a :class:`Real`, :class:`Integer`, :class:`Bool` or :class:`Choice`.
+        variable: What values it can have: a ``Real``, ``Integer``, ``Bool`` or ``Choice``.
     """
 
     variable: Variable

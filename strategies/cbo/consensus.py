@@ -33,7 +33,7 @@ def gibbs(above: Tensor, alpha: Tensor) -> Tensor:
     """Gibbs weights ``softmax(-alpha f)``, ``(*runs, N)``; zero for particles that failed.
 
     Args:
-        above: Values above the smallest, see :func:`level`.
+        above: Values above the smallest, see ``level``.
         alpha: Inverse temperature, ``(*runs,)``, positive.
     """
     return torch.softmax(above * -alpha.unsqueeze(-1), -1)
@@ -45,7 +45,7 @@ def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Te
     Pinnau et al., A consensus-based model for global optimization and its mean-field limit, M3AS 27(1), 2017, eq. (1.2).
 
     Args:
-        x: Particles, ``(*runs, N, d)``, aligned (see :func:`aligned`).
+        x: Particles, ``(*runs, N, d)``, aligned (see ``aligned``).
         above: Values above the smallest, ``(*runs, N)``.
         low: The smallest value, ``(*runs, 1)``.
         alpha: Inverse temperature, ``(*runs,)``.

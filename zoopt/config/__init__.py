@@ -36,7 +36,7 @@ __all__ = ["ConfigFaults", "Fault", "StudyConfig", "load", "locate", "parse_valu
 
 @dataclass(frozen=True)
 class StudyConfig:
-    """A study.toml that has been read and found right. Made by :func:`load`.
+    """A study.toml that has been read and found right. Made by ``load``.
 
     Attributes:
         path: The file.
@@ -219,7 +219,7 @@ class StudyConfig:
 
     @staticmethod
     def schema() -> dict[str, Any]:
-        """JSON Schema of the file, for editors; see :func:`schema`."""
+        """JSON Schema of the file, for editors; see ``schema``."""
         return schema()
 
 

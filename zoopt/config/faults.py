@@ -180,7 +180,7 @@ class Report:
 
 @dataclass
 class Locate:
-    """What :meth:`Report.at` gives."""
+    """What ``Report.at`` gives."""
 
     report: Report
     keys: Keys

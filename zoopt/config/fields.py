@@ -1,4 +1,4 @@
-"""What may stand in a study.toml: its tables, their fields, types and meaning. Loading and errors are in :mod:`zoopt.config`."""
+"""What may stand in a study.toml: its tables, their fields, types and meaning. Loading and errors are in ``zoopt.config``."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def cases_for(recipe: Strategy[Any]) -> list[Case]:
 
 
 def spaces_for(recipe: Strategy[Any]) -> dict[str, Space]:
-    """The spaces of :func:`cases_for` by the name of the case."""
+    """The spaces of ``cases_for`` by the name of the case."""
     return {case.name: case.space for case in _cases(recipe)}
 
 

@@ -37,7 +37,7 @@ CONTRACTS: list[Contract] = []
 
 
 def contract(function: Callable[[Factory, int], None]) -> Contract:
-    """Register a check among :data:`CONTRACTS`; whatever it raises on the way is a failure of the strategy."""
+    """Register a check among ``CONTRACTS``; whatever it raises on the way is a failure of the strategy."""
 
     @wraps(function)
     def held(factory: Factory, *, seed: int) -> None:
