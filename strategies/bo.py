@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoopt import registry
-from zoopt.errors import ConfigError, Exhausted
+from zoopt.errors import ConfigError, Exhausted, ModelWarning
 from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
@@ -32,6 +32,7 @@ _log = logging.getLogger("zoopt.strategies.bo")
 _F64 = torch.float64
 _SAME = 1e-7  # encoded points closer than this in every column are the same point
 _FEW_LEVELS = 16  # integers of more levels are moved by gradient and then rounded; fewer are only ever changed by whole levels
+_HUGE = 1e100  # largest magnitude of an outcome that enters a model
 _MANY_POINTS = 500  # from here on a factorisation gains from more than one thread
 _MOST_LISTED = 1_000_000  # points of a finite space that are gone through one by one when all others seem taken
 _CLIMB = {
@@ -80,6 +81,11 @@ class BO(Strategy[BOState]):
     def __post_init__(self) -> None:
         if isinstance(self.surrogate, str):
             object.__setattr__(self, "surrogate", registry.load(self.surrogate, "surrogates")())
+        if not isinstance(self.surrogate, Surrogate):
+            raise ConfigError(
+                "bo needs surrogate to be the name of a registered surrogate or a recipe, an instance of a class derived from "
+                f"zoopt.surrogates.base.Surrogate; got {self.surrogate!r}."
+            )
         for name, least in (("initial", 1), ("samples", 2), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
             value = getattr(self, name)
             if value is not None and value < least:
@@ -146,6 +152,9 @@ class BO(Strategy[BOState]):
                 if promise is None:
                     extra, more = search.design(key, state.design + used, wanted - len(points))
                     points, used = points + extra, used + more
+            if promise is None:
+                reason = str(report["model"]).rstrip(".")
+                warnings.warn(f"bo: the model {reason}; Sobol points take its place.", ModelWarning, stacklevel=2)
         if not points:
             raise Exhausted("every point of this deterministic space has been asked, or breaks a known constraint.")
         x = torch.stack(points)
@@ -168,7 +177,12 @@ class BO(Strategy[BOState]):
         else:
             score = y
             if not task.deterministic and rows.numel() > 1:
-                predicted = self.predict(task, state, x)
+                try:
+                    predicted = self.predict(task, state, x)
+                except Exception as error:
+                    if not _numerical(error):
+                        raise
+                    predicted = None
                 if predicted is not None and bool(torch.isfinite(predicted[0]).all()):
                     score = _host(predicted[0])[:, 0]
             best = int(torch.where(violation <= 0, score, torch.inf).argmin())
@@ -240,9 +254,10 @@ class BO(Strategy[BOState]):
                     break
                 search.take(point)
                 points.append(point)
-        except Exception as error:  # whatever the numerics do, the asker gets a point
-            _log.warning("the model gave no proposal (%s: %s); Sobol points take its place.", type(error).__name__, error)
-            return None, {"model": f"failed: {error}"}
+        except Exception as error:
+            if not _numerical(error):
+                raise
+            return None, {"model": f"failed: {error}"}  # whatever the numerics do, the asker gets a point
         seconds = {"fit_seconds": fitted - began, "acquisition_seconds": time.perf_counter() - fitted}
         return promise, {**promise.report(), **seconds}
 
@@ -367,8 +382,10 @@ def _violation(constraints: Tensor) -> Tensor:
 def _winsorised(y: Tensor) -> Tensor:
     """``y: (n,)`` with its worst outliers brought to five interquartile ranges above the upper quartile.
 
-    A few enormous values would leave no room for the differences among the good ones.
+    A few enormous values would leave no room for the differences among the good ones. Magnitudes above 1e100 are cut off first:
+    the square of a larger one is no number any more.
     """
+    y = y.clamp(-_HUGE, _HUGE)
     if y.numel() < 5:
         return y
     lower, upper = torch.quantile(y, torch.tensor([0.25, 0.75], dtype=_F64))
@@ -612,6 +629,14 @@ def _select(x: Tensor, value: Tensor, n: int, random: Random) -> Tensor:
     key = torch.where(finite, score + gumbel, -torch.inf)
     key[int(value.argmax())] = torch.inf
     return x[torch.topk(key, min(n, x.shape[0])).indices]
+
+
+def _numerical(error: Exception) -> bool:
+    """Whether this is what numerics do (not positive definite, NaN, out of memory), and no mistake in the code of a surrogate."""
+    from botorch.exceptions.errors import BotorchError
+
+    mistakes = (NotImplementedError, RecursionError)
+    return isinstance(error, RuntimeError | ArithmeticError | ValueError | MemoryError | BotorchError) and not isinstance(error, mistakes)
 
 
 def _host(x: Tensor) -> Tensor:

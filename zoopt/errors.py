@@ -88,3 +88,7 @@ class LeaseLost(JournalError):
 
 class StudyMismatch(JournalError):
     """The recorded study and the one being opened differ in something that cannot be continued."""
+
+
+class ModelWarning(UserWarning):
+    """The numerics of a surrogate failed, and the strategy went on without it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt.errors import CapabilityError, ConfigError, Exhausted, UnknownName
+from zoopt import Study
+from zoopt.errors import CapabilityError, ConfigError, Exhausted, ModelWarning, StrategyError, UnknownName
 from zoopt.feedback import Evaluation, Observations
 from zoopt.problems import Branin, Gramacy, Hartmann6
 from zoopt.random import Random
@@ -90,12 +91,12 @@ def falls_back() -> None:
 
 
 @pytest.fixture(autouse=True)
-def no_rung_of_the_ladder(request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+def no_rung_of_the_ladder(request: pytest.FixtureRequest) -> Iterator[None]:
     """Wherever nothing is broken on purpose, the model itself makes the proposals."""
-    caplog.set_level(logging.WARNING, "zoopt")
-    yield
-    if "falls_back" not in request.fixturenames:
-        assert not [record.getMessage() for record in caplog.records if "gave no proposal" in record.getMessage()]
+    with warnings.catch_warnings():
+        if "falls_back" not in request.fixturenames:
+            warnings.simplefilter("error", ModelWarning)
+        yield
 
 
 QUICK = BO(samples=32, raw_samples=64, restarts=2)
@@ -238,7 +239,8 @@ def test_one_thread_while_small_and_restored_also_after_an_error(monkeypatch: py
     torch.set_num_threads(2)
     try:
         branin = Branin()
-        Loop(Task(branin.space), branin, BO(surrogate=Spy())).run(6)
+        with pytest.warns(ModelWarning, match="singular"):
+            Loop(Task(branin.space), branin, BO(surrogate=Spy())).run(6)
         assert seen == [1]
         assert torch.get_num_threads() == 2
     finally:
@@ -416,17 +418,35 @@ def test_the_same_point_told_many_times() -> None:
 
 
 @pytest.mark.usefixtures("falls_back")
-def test_a_broken_model_gives_way_to_sobol_points_and_says_so(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_broken_model_gives_way_to_sobol_points_and_says_so() -> None:
     class Broken(Surrogate):
         def fit(self, data: Any, task: Task, start: Tensor | None = None) -> Any:
             raise RuntimeError("singular matrix")
 
     branin = Branin()
-    with caplog.at_level(logging.WARNING, "zoopt.strategies.bo"):
+    with pytest.warns(ModelWarning, match="singular matrix"):
         loop = Loop(Task(branin.space), branin, BO(surrogate=Broken())).run(8)
-    assert "singular matrix" in caplog.text
     assert torch.unique(loop.points, dim=0).shape[0] == 8
     assert "failed" in str(loop.recipe.info(loop.task, loop.state)["model"])
+    assert loop.recipe.recommend(loop.task, loop.state) is not None
+
+
+def test_a_mistake_in_a_surrogate_is_no_numerics() -> None:
+    class Misspelt(Surrogate):
+        def fit(self, data: Any, task: Task) -> Any:  # type: ignore[override]
+            raise AssertionError("never called")
+
+    study = Study(Branin().space, BO(surrogate=Misspelt(), initial=2), seed=0)
+    for _ in range(2):
+        study.tell(study.ask(), 1.0)
+    with pytest.raises(StrategyError, match="positional argument"):
+        study.ask()
+
+
+@pytest.mark.parametrize("surrogate", [GP, 3, None])
+def test_a_surrogate_is_a_recipe(surrogate: Any) -> None:
+    with pytest.raises(ConfigError, match="instance of a class derived from"):
+        BO(surrogate=surrogate)
 
 
 def test_recommend_sees_through_noise_and_predict_has_a_sense_of_scale() -> None:
