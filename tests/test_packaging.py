@@ -354,6 +354,15 @@ def test_command_line_warns_of_the_other_zoopt_and_goes_on(python: Path, broken_
     assert "pip uninstall -y zoopt" in done.stderr
 
 
+def test_python_warns_of_the_other_zoopt_and_goes_on(python: Path, broken_site: Path) -> None:
+    add_other(broken_site)
+    done = run(python, "-c", "import zoopt; print(zoopt.Study.__name__)", cwd=python.parent, PYTHONPATH=str(broken_site))
+    assert done.stdout.strip() == "Study"
+    assert "zoopt (0.4.2) is installed beside zoopt-toolkit" in done.stderr
+    silent = run(python, "-W", "error", "-c", "import zoopt; zoopt.Study", cwd=python.parent)
+    assert silent.returncode == 0, silent.stderr
+
+
 def test_failed_import_is_explained_by_the_other_zoopt(python: Path, broken_site: Path) -> None:
     add_other(broken_site)
     (broken_site / "zoopt" / "study.py").unlink()

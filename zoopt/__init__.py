@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import warnings
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -94,6 +95,11 @@ def __getattr__(name: str) -> Any:
         if (reason := _clash.explain()) is not None:
             raise ImportError(f"zoopt.{name}: {reason}") from error
         raise
+    if name in ("Study", "minimize"):  # what every program uses
+        from zoopt import _clash
+
+        if (reason := _clash.explain()) is not None:
+            warnings.warn(reason, stacklevel=2)
     globals()[name] = value
     return value
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from importlib.metadata import PackageNotFoundError, distribution
 
-_REPAIR = "pip uninstall -y zoopt, then pip install --force-reinstall --no-deps zoopt-toolkit"
+_REPAIR = "pip uninstall -y zoopt, then pip install --force-reinstall --no-deps zoopt-toolkit (or its checkout's path)"
 
 
 def ours() -> bool:

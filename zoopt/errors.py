@@ -32,6 +32,10 @@ class UnknownName(ZooptError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class PluginError(ZooptError, ImportError):
+    """A registered strategy, surrogate or problem cannot be imported; the message names the package it comes from."""
+
+
 class NotReady(ZooptError):
     """The strategy needs results of pending trials before it can propose more. An outcome, not a failure."""
 

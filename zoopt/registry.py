@@ -7,20 +7,34 @@ from __future__ import annotations
 
 import ast
 import difflib
+import logging
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
-from zoopt.errors import UnknownName
+from zoopt.errors import PluginError, UnknownName
+
+_log = logging.getLogger("zoopt.registry")
 
 Kind = Literal["strategies", "surrogates", "problems"]
 
 
 @cache
 def _entries(kind: Kind) -> dict[str, EntryPoint]:
-    return {entry.name: entry for entry in sorted(entry_points(group=f"zoopt.{kind}"), key=lambda e: e.name)}
+    """Entry points by name. A name of ours stays ours, and of two plug-ins one has it; a second one is never taken in silence."""
+    found: dict[str, EntryPoint] = {}
+    for entry in sorted(entry_points(group=f"zoopt.{kind}"), key=lambda e: (e.name, not e.module.startswith("zoopt."))):
+        if (first := found.setdefault(entry.name, entry)).value != entry.value:
+            _log.warning(
+                "two %s are registered as %r: %s is used and %s is not; give one of them another name.",
+                kind,
+                entry.name,
+                first.value,
+                entry.value,
+            )
+    return found
 
 
 def names(kind: Kind = "strategies") -> list[str]:
@@ -33,13 +47,21 @@ def load(name: str, kind: Kind = "strategies") -> Any:
 
     Raises:
         UnknownName: With the closest registered names.
+        PluginError: What is registered under this name cannot be imported.
     """
     entry = _entries(kind).get(name)
     if entry is None:
-        close = difflib.get_close_matches(name, names(kind), n=3)
+        close = difflib.get_close_matches(name.casefold(), names(kind), n=3)
         hint = f"did you mean {' or '.join(map(repr, close))}?" if close else f"registered are {', '.join(names(kind))}."
         raise UnknownName(f"there is no {_SINGULAR[kind]} called {name!r}; {hint}")
-    return entry.load()
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        source = f" of {entry.dist.name} {entry.dist.version}" if entry.dist is not None else ""
+        raise PluginError(
+            f"{_SINGULAR[kind]} {name!r}{source} cannot be imported from {entry.value}: {error}. "
+            "Install what it needs, or choose another one."
+        ) from error
 
 
 def name_of(target: type, kind: Kind = "strategies") -> str | None:

@@ -267,7 +267,7 @@ def _loadable() -> list[tuple[str, type[Strategy[Any]]]]:
     for name in registry.names():
         try:
             found.append((name, registry.load(name)))
-        except ImportError:  # a plug-in whose dependencies are not installed cannot be an alternative
+        except ImportError:  # a plug-in that cannot be imported is no alternative
             continue
     return found
 
@@ -277,11 +277,18 @@ def make(strategy: str | Strategy[Any], **hyperparameters: Any) -> Strategy[Any]
 
     Raises:
         UnknownName: No strategy of this name.
-        ConfigError: A hyper-parameter that the recipe does not have, or a value it refuses.
+        ConfigError: Neither a name nor a recipe, a hyper-parameter that the recipe does not have, or a value it refuses.
     """
     if isinstance(strategy, Strategy):
         return strategy.replace(**hyperparameters) if hyperparameters else strategy
+    if not isinstance(strategy, str):
+        made = (
+            f"; write {strategy.__name__}() with its parentheses" if isinstance(strategy, type) and issubclass(strategy, Strategy) else ""
+        )
+        raise ConfigError(f"a strategy is a registered name or a recipe such as CMAES(); got {strategy!r}{made}.")
     cls = registry.load(strategy)
+    if not (isinstance(cls, type) and issubclass(cls, Strategy)):
+        raise ConfigError(f"{strategy!r} is registered as {cls!r}, which is no class derived from zoopt.Strategy.")
     known = [f.name for f in fields(cls)]
     unknown = [name for name in hyperparameters if name not in known]
     if unknown:
@@ -326,5 +333,6 @@ def field_docs(cls: type) -> list[FieldDoc]:
         default = repr(f.default) if f.default is not f.default_factory else "required"
         if default.startswith("<dataclasses._MISSING"):
             default = "required" if not callable(f.default_factory) else repr(f.default_factory())
-        docs.append(FieldDoc(f.name, str(f.type), default, comments.get(f.name, "")))
+        kind = f.type if isinstance(f.type, str) else inspect.formatannotation(f.type)
+        docs.append(FieldDoc(f.name, kind, default, comments.get(f.name, "")))
     return docs

@@ -20,7 +20,7 @@ from zoopt import registry
 from zoopt.config.faults import EXAMPLES, OTHER_NAMES, OTHER_TYPES, Report, dotted, missing_hint, sentence, shown, table_hint
 from zoopt.config.fields import VARIABLES, CommandTable, PythonTable, StopTable, StudyFile, StudyTable
 from zoopt.config.positions import Keys
-from zoopt.errors import SpaceError, UnknownName, ZooptError
+from zoopt.errors import PluginError, SpaceError, UnknownName, ZooptError
 
 if TYPE_CHECKING:
     from zoopt.space import Space
@@ -172,11 +172,8 @@ def _build(name: str, kind: registry.Kind, table: Mapping[str, Any], keys: Keys,
     """A registered recipe with the fields of a table, or None with what is wrong reported."""
     try:
         cls = registry.load(name, kind)
-    except UnknownName as error:
+    except (UnknownName, PluginError) as error:
         report.add(named_at, str(error), value=True)
-        return None
-    except ImportError as error:
-        report.add(named_at, f"{name!r} cannot be imported: {error}. Install what it needs, or choose another one.", value=True)
         return None
     fields = {f.name: f for f in dataclasses.fields(cls) if f.init}
     try:
