@@ -14,7 +14,7 @@ WHEEL_PYTHON := $(CURDIR)/$(WHEEL)/bin/python
 # cwd is never the checkout here: its zoopt/ would hide the installed one
 PYTEST := cd $(WHEEL)/run && ZOOPT_TEST_INSTALLED=1 $(WHEEL_PYTHON) -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(abspath $(TESTS))
 SOURCES := $(shell find zoopt strategies surrogates problems -not -path '*/__pycache__*')  # folders too: a deleted file counts
-CHECKED := zoopt strategies surrogates problems tests examples benchmarks tools
+CHECKED := zoopt strategies surrogates problems tests examples benchmarks docs/hooks.py tools
 
 .PHONY: help demo test check lint format types imports pytest slow docs bench bench-peers dev system clean
 .NOTPARALLEL:
@@ -22,9 +22,9 @@ CHECKED := zoopt strategies surrogates problems tests examples benchmarks tools
 
 help:
 	@echo "make demo     tune a support vector machine on handwritten digits (sets everything up first)"
-	@echo "make test     checks, then every test not marked slow or cuda, against the installed wheel; PYTEST_ARGS='-k resume' TESTS=tests/test_study.py"
+	@echo "make test     make check, then every test not marked slow or cuda, against the installed wheel; PYTEST_ARGS='-k resume' TESTS=tests/test_study.py"
 	@echo "make pytest   the tests alone          make slow   the slow tests"
-	@echo "make check    lint, types and imports  make format"
+	@echo "make check    lint, types, imports, documentation      make format"
 	@echo "make dev      the environment alone    make docs   the documentation, into site/"
 	@echo "make bench    the benchmarks           make clean"
 	@echo "make system   (root, Debian) chromium and PostgreSQL for the tests that need them"
@@ -34,7 +34,7 @@ demo: dev
 
 test: check pytest
 
-check: lint types imports
+check: lint types imports docs
 
 # ---- environments ----------------------------------------------------------------------------------------------------------------------
 
@@ -89,7 +89,8 @@ bench-peers: .venv/.installed
 	$(BIN)/python -m pip install --quiet --no-deps --requirement benchmarks/peers/beside.txt  # timed in turn with ours, in one process
 
 docs: .venv/.installed
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python tools/link_tree.py
+	$(BIN)/mkdocs build --strict --quiet
 
 bench: .venv/.installed bench-peers
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why to stop: ``name`` for programs, ``detail`` for people."""
+    """Why to stop: a name for programs, a detail for people."""
 
-    name: str
-    detail: str
+    name: str  # such as ``"target"``
+    detail: str  # a sentence without its full stop
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Rule:
 class AnyOf(Rule):
     """Stops when one of its rules does."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...]  # what `|` joined
 
     def __post_init__(self) -> None:
         _check_rules(self.rules)
@@ -69,7 +69,7 @@ class AnyOf(Rule):
 class AllOf(Rule):
     """Stops when all of its rules do."""
 
-    rules: tuple[Rule, ...]
+    rules: tuple[Rule, ...]  # what `&` joined
 
     def __post_init__(self) -> None:
         _check_rules(self.rules)
@@ -95,7 +95,7 @@ class AllOf(Rule):
 class Evaluations(Rule):
     """Stops when this many trials are finished (complete, failed or lost), over the study's whole life."""
 
-    n: int
+    n: int  # finished trials, at least 1
 
     def __post_init__(self) -> None:
         _check_count("Evaluations", self.n)
@@ -113,7 +113,7 @@ class Evaluations(Rule):
 class Target(Rule):
     """Stops when the best feasible value is at least as good as this one (in the user's direction)."""
 
-    value: float
+    value: float  # the value to reach
 
     def __post_init__(self) -> None:
         if not isinstance(self.value, float | int) or math.isnan(self.value):
@@ -134,7 +134,7 @@ class Target(Rule):
 class Time(Rule):
     """Stops when this many seconds have passed since the study was made or reopened."""
 
-    seconds: float
+    seconds: float  # more than 0
 
     def __post_init__(self) -> None:
         if not isinstance(self.seconds, float | int) or not self.seconds > 0:
@@ -150,7 +150,7 @@ class Time(Rule):
 class Stalled(Rule):
     """Stops when the best value has not improved for this many finished trials."""
 
-    evaluations: int
+    evaluations: int  # finished trials without a better value, at least 1
 
     def __post_init__(self) -> None:
         _check_count("Stalled", self.evaluations)
@@ -169,7 +169,7 @@ class Stalled(Rule):
 class Failures(Rule):
     """Stops when this many trials have failed or were lost."""
 
-    n: int
+    n: int  # failed and lost trials, at least 1
 
     def __post_init__(self) -> None:
         _check_count("Failures", self.n)

@@ -27,8 +27,8 @@ _MASK = CHUNK - 1
 class TrialState(IntEnum):
     """Where a trial is: out, or in one of the four states in which it stays."""
 
-    PENDING = 0
-    COMPLETE = 1
+    PENDING = 0  # it is out
+    COMPLETE = 1  # every objective and constraint was told
     FAILED = 2  # the objective said no
     DROPPED = 3  # given up by the user
     LOST = 4  # its worker vanished three times

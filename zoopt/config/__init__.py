@@ -1,6 +1,6 @@
 """study.toml -> a study, its evaluator and how to run it. Every fault names file, line, column, field and what to write instead.
 
-All faults of a file are reported at once::
+All faults of a file are reported at once:
 
     config = zoopt.config.load("study.toml")
     with config.make_study() as study:

@@ -34,6 +34,7 @@ class Contract(Protocol):
 
 
 CONTRACTS: list[Contract] = []
+"""Every contract there is, for ``run_contract``."""
 
 
 def contract(function: Callable[[Factory, int], None]) -> Contract:
