@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoopt
 from zoopt import Choice, Context, Integer, Real, Space, Study, minimize
 from zoopt.errors import NotReady, StrategyError
 from zoopt.feedback import Candidates, Evaluation, Observations
@@ -240,6 +241,29 @@ def test_an_empty_generation_is_the_strategys_fault() -> None:
 
     with pytest.raises(StrategyError, match="empty generation"):
         Study(BOX, Empty(), seed=5).ask()
+
+
+@pytest.mark.parametrize("points", [np.zeros((4, 2)), torch.zeros(2), torch.zeros(4, 3)], ids=["numpy", "one row", "too wide"])
+def test_points_of_the_wrong_kind_are_named(points: Any) -> None:
+    class Wrong(Drift):
+        def propose(self, task: Task, inner: Any, random: Random) -> tuple[State, Candidates]:
+            return inner, Candidates(points)
+
+    with pytest.raises(StrategyError, match=r"Wrong.propose\(\) must give .* x a tensor \(n, 2\)"):
+        Study(BOX, Wrong(), seed=5).ask()
+    with pytest.raises(StrategyError, match=r"Wrong.propose\(\) must give"):
+        zoopt.minimize(sphere, Wrong(), space=BOX, evaluations=10)
+
+
+def test_a_forgotten_return_is_named() -> None:
+    class Forgetful(Drift):
+        def update(self, task: Task, inner: Any, generation: Observations, random: Random) -> State:
+            super().update(task, inner, generation, random)  # type: ignore[return-value]
+
+    study = Study(BOX, Forgetful(), seed=5)
+    batch = study.ask(N)
+    with pytest.raises(StrategyError, match=r"Forgetful.update\(\) must give the method's state, .*got None"):
+        study.tell(batch, sphere(batch.x))
 
 
 @pytest.mark.parametrize("space", [BOX, Space({"a": Real(-1, 3), "k": Integer(1, 5)})], ids=["box", "mixed"])

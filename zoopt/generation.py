@@ -85,7 +85,7 @@ class Generational(Strategy[GenerationState]):
         raise NotImplementedError(f"{type(self).__name__} does not define update().")
 
     def begin(self, task: Task, random: Random) -> GenerationState:  # noqa: D102
-        return GenerationState(self.start(task, random.at(-1).child("start")))
+        return GenerationState(_checked(self, "start", self.start(task, random.at(-1).child("start"))))
 
     def ask(  # noqa: D102
         self, task: Task, state: GenerationState, request: Request, random: Random
@@ -131,19 +131,34 @@ class Generational(Strategy[GenerationState]):
             if not closed.all():
                 return state
             generation = _collected(task, state)
-        state.inner = self.update(task, state.inner, generation, random.at(state.number).child("update"))
+        inner = self.update(task, state.inner, generation, random.at(state.number).child("update"))
+        state.inner = _checked(self, "update", inner)
         state.proposed = state.asked = state.slots = state.closed = state.ok = None
         state.x = state.values = state.constraints = state.noise = state.gradients = state.scores = None
         state.columns = {}
         return state
 
 
+def _checked(strategy: Generational, method: str, inner: Any) -> State:
+    """What a method gave as its state: a `State`, and not None because a return was forgotten."""
+    if not isinstance(inner, State):
+        raise StrategyError(
+            f"{type(strategy).__name__}.{method}() must give the method's state, a dataclass derived from zoopt.State; got {inner!r}."
+        )
+    return inner
+
+
 def _open(strategy: Generational, task: Task, state: GenerationState, request: Request, random: Random) -> None:
     """Propose the next generation and make its points valid."""
     inner, candidates = strategy.propose(task, state.inner, random.child("propose"))
-    if candidates.x.shape[-2] == 0:
+    x = candidates.x
+    if not isinstance(x, Tensor) or x.dim() != len(task.runs) + 2 or x.shape[-1] != task.dim:
+        wanted = f"({', '.join(map(str, (*task.runs, 'n', task.dim)))})"
+        got = f"a tensor {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise StrategyError(f"{type(strategy).__name__}.propose() must give Candidates(x) with x a tensor {wanted}; got {got}.")
+    if x.shape[-2] == 0:
         raise StrategyError(f"{type(strategy).__name__}.propose() gave an empty generation.")
-    state.inner = inner
+    state.inner = _checked(strategy, "propose", inner)
     state.number += 1
     state.handed = 0
     state.proposed = candidates.x
