@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import tarfile
+import time
 import tomllib
 import zipfile
 from importlib.metadata import PackageNotFoundError, requires
@@ -212,11 +213,27 @@ def test_wheel_holds_every_file_and_one_top_level_name(wheel: Path) -> None:
     assert any(name.endswith("LICENSE") for name in files)
 
 
-def test_wheel_does_not_bring_back_a_deleted_module(source: Path, tmp_path: Path) -> None:
-    """setuptools packs whatever it finds in build/lib; the build used here and in the Makefile starts without it."""
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    recipe = makefile[: makefile.index("pip wheel")].rpartition("$(WHEEL)/.installed:")[2]
-    assert "rm -rf build/lib" in recipe
+def test_make_does_not_bring_back_a_deleted_module(source: Path, tmp_path: Path) -> None:
+    """setuptools packs whatever an earlier build left in build/lib, and make must see that a file is gone."""
+    if not shutil.which("make"):
+        pytest.skip("there is no make on this machine")
+    copy = tmp_path / "checkout"
+    shutil.copytree(source, copy, ignore=shutil.ignore_patterns("*.egg-info", "build"))
+    gone = copy / "strategies" / "gone.py"
+    gone.write_text('"""Was here."""\n', encoding="utf-8")
+
+    def packed() -> bool:
+        done = run(
+            "make", ".venv-wheel/.installed", "--old-file=.venv/.installed", f"BIN={Path(sys.executable).parent}", cwd=copy, MAKEFLAGS=""
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        (wheel,) = (copy / "dist").glob("*.whl")
+        return "zoopt/strategies/gone.py" in files_of(wheel)
+
+    assert packed()
+    time.sleep(0.1)  # times of files are only so fine
+    gone.unlink()
+    assert not packed()
 
 
 def test_sdist_builds_the_same_wheel(wheel: Path, sdist: Path, tmp_path: Path) -> None:
