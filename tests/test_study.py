@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -321,6 +322,29 @@ def test_intermediate_values_are_kept() -> None:
         s.report(7, 1, 1.0)
     with pytest.raises(FeedbackError, match="must be numbers"):
         s.report(s.ask(), "first", 1.0)  # type: ignore[arg-type]
+
+
+def test_ids_that_were_never_given_out_are_refused_everywhere() -> None:
+    s = study()
+    trial = s.ask()
+    calls: list[Callable[[], Any]] = [
+        lambda: s.report(7, 1, 0.5),
+        lambda: s.reports(7),
+        lambda: s.should_stop(7),
+        lambda: s.retry([trial.id, 7]),
+        lambda: s.fail(7),
+        lambda: s.drop(7),
+        lambda: s.tell(7, 1.0),
+        lambda: s.rank([7]),
+        lambda: s.amend(7, 1.0),
+        lambda: s.trial(7),
+    ]
+    for call in calls:
+        with pytest.raises(UnknownId, match="trial 7"):
+            call()
+    assert [t.id for t in s.pending] == [trial.id]
+    with pytest.raises(FeedbackError, match="one trial is wanted"):
+        s.report([], 1, 0.5)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("direction", ["minimize", "maximize"])

@@ -518,6 +518,10 @@ class Study:
         Args:
             trials: A trial, a batch, an id or ids.
             reason: Why, for people: a text, or the exception.
+
+        Raises:
+            UnknownId: An id this study never gave out.
+            AlreadyTold: One is finished otherwise; nothing is recorded.
         """
         why = f"{type(reason).__name__}: {reason}" if isinstance(reason, BaseException) else str(reason)
         ids = self._still_pending(self._ids(trials), TrialState.FAILED)
@@ -526,7 +530,12 @@ class Study:
 
     @_recorded
     def drop(self, trials: Trials) -> None:
-        """Give trials up: they will never be told, and say nothing about their points."""
+        """Give trials up: they will never be told, and say nothing about their points.
+
+        Raises:
+            UnknownId: An id this study never gave out.
+            AlreadyTold: One is finished; nothing is recorded.
+        """
         ids = self._still_pending(self._ids(trials), TrialState.DROPPED)
         if len(ids):
             self._finish("dropped", ids, TrialState.DROPPED, None)
@@ -636,6 +645,11 @@ class Study:
             trials: A complete trial, or one that failed and should count after all; or several.
             values: The corrected values, as for :meth:`tell`.
             constraints: The corrected constraints, as for :meth:`tell`; None: as told before.
+
+        Raises:
+            UnknownId: An id this study never gave out.
+            FeedbackError: A trial that is pending, dropped or lost, a number that is not finite, or a study that keeps no record;
+                nothing is recorded.
         """
         self._need_history("amend")
         ids = self._ids(trials)
@@ -679,7 +693,11 @@ class Study:
             rater: Who ranked.
 
         Returns:
-            The ranking's id, for :meth:`withdraw`.
+            The ranking's id, for `withdraw`.
+
+        Raises:
+            UnknownId: An id this study never gave out.
+            FeedbackError: A trial twice, one that failed or was given up, or a strategy that learns from values only; nothing is recorded.
         """
         if rest not in ("worse", "unseen"):
             raise FeedbackError(f"rest must be 'worse' or 'unseen'; got {rest!r}.")
@@ -720,6 +738,9 @@ class Study:
         """Take a ranking back; recorded, and the strategy's state is rebuilt as if it had never been given.
 
         Trials that nothing else was told about are pending again.
+
+        Raises:
+            FeedbackError: There is no such ranking, or the study keeps no record.
         """
         self._need_history("withdraw")
         ledger = self._ledger
@@ -736,9 +757,13 @@ class Study:
 
     @_recorded
     def report(self, trial: Trial | int, step: float, value: float) -> None:
-        """Keep an intermediate value of a running trial; also renews the lease of its evaluation."""
-        i = int(self._ids(trial)[0])
-        self._ledger.check_id(i)
+        """Keep an intermediate value of a running trial; also renews the lease of its evaluation.
+
+        Raises:
+            UnknownId: This study never gave out that trial.
+            FeedbackError: The trial is finished, or step and value are no numbers; nothing is recorded.
+        """
+        i = self._one(trial)
         if self._ledger.pending_batch(i) is None:
             raise FeedbackError(f"trial {i} is not running; intermediate values belong to pending trials.")
         try:
@@ -752,13 +777,22 @@ class Study:
         self._notify("reported", np.array([i]))
 
     def reports(self, trial: Trial | int) -> list[tuple[float, float]]:
-        """Intermediate ``(step, value)`` pairs of a trial, in the order reported."""
-        return list(self._ledger.reports.get(int(self._ids(trial)[0]), ()))
+        """Intermediate ``(step, value)`` pairs of a trial, in the order reported.
+
+        Raises:
+            UnknownId: This study never gave out that trial.
+        """
+        with self._lock:
+            return list(self._ledger.reports.get(self._one(trial), ()))
 
     def should_stop(self, trial: Trial | int) -> bool:
-        """Whether a running trial is worse than the median of what finished trials had at its latest step."""
+        """Whether a running trial is worse than the median of what finished trials had at its latest step.
+
+        Raises:
+            UnknownId: This study never gave out that trial.
+        """
         with self._lock:
-            i = int(self._ids(trial)[0])
+            i = self._one(trial)
             reports, state = self._ledger.reports, self._ledger.state_of
             others = (told for j, told in reports.items() if j != i and state(j) is TrialState.COMPLETE)
             return below_median(reports.get(i, ()), others, self._sign)
@@ -808,8 +842,14 @@ class Study:
 
         Returns:
             The trials to evaluate again.
+
+        Raises:
+            UnknownId: An id this study never gave out.
         """
-        ids = np.array([i for i in self._ids(trials).tolist() if self._retry(i)], dtype=np.int64)
+        wanted = self._ids(trials).tolist()
+        for i in wanted:
+            self._ledger.check_id(i)
+        ids = np.array([i for i in wanted if self._retry(i)], dtype=np.int64)
         if len(ids):
             self._notify("retried", ids)
         return self._batch(ids)
@@ -926,6 +966,14 @@ class Study:
         except (TypeError, OverflowError):
             raise FeedbackError(f"expected a trial, a batch, an id or a sequence of these; got {trials!r}.") from None
 
+    def _one(self, trial: Any) -> int:
+        """The id of a single trial, which this study gave out."""
+        ids = self._ids(trial)
+        if len(ids) != 1:
+            raise FeedbackError(f"one trial is wanted here; got {len(ids)}.")
+        self._ledger.check_id(int(ids[0]))
+        return int(ids[0])
+
     def _trial(self, i: int) -> Trial | None:
         point = self._ledger.point_of(i)
         return None if point is None else Trial(self, i, point)
@@ -1019,7 +1067,12 @@ class Study:
         return {i: r for i, r in self._ledger.rankings.items() if i not in self._ledger.withdrawn}
 
     def trial(self, i: int) -> Trial:
-        """A trial by id."""
+        """A trial by id.
+
+        Raises:
+            UnknownId: This study never gave it out.
+            FeedbackError: Its point is not kept.
+        """
         with self._lock:
             self._ledger.state_of(i)
             trial = self._trial(i)
@@ -1028,7 +1081,7 @@ class Study:
             return trial
 
     def trials(self, ids: Trials) -> Batch:
-        """Some trials by id."""
+        """Some trials by id; raises as `trial`."""
         with self._lock:
             wanted = self._ids(ids)
             points = [self.trial(i)._x for i in wanted.tolist()]
