@@ -1,4 +1,4 @@
-"""The Python doors as a newcomer is shown them, word for word; only what is evaluated is stood in for."""
+"""The Python doors as a newcomer is shown them, in small: what the snippets promise. The snippets themselves run in ``test_docs.py``."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Draws the convergence of the recorded study: every trial, and the best so far."""
+"""Draws the convergence of the recorded study: every trial that gave an accuracy, and the best so far."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ import numpy as np
 
 from zoopt.config import load
 
+FLOOR = 0.8  # what is below stands on the lower edge as triangles: the good ones are told apart above it
+
 
 def main(out: Path) -> None:
     """Write the picture to ``out``."""
@@ -25,8 +27,12 @@ def main(out: Path) -> None:
     for kernel, colour in (("rbf", "#1f6f8b"), ("poly", "#d98324")):
         rows = history["kernel"][done] == kernel
         axes.plot(numbers[rows], accuracy[rows], "o", ms=5, color=colour, label=f"{kernel} kernel")
+        low = rows & (accuracy < FLOOR)
+        axes.plot(numbers[low], np.full(low.sum(), FLOOR), "v", ms=7, color=colour, clip_on=False)
     axes.step(numbers, np.maximum.accumulate(accuracy), where="post", color="black", lw=1.5, label="best so far")
-    axes.set_ylim(max(0.8, float(accuracy.min()) - 0.01), 1.0)
+    if (accuracy < FLOOR).any():
+        axes.plot([], [], "v", ms=7, color="grey", label=f"below {FLOOR:.2f}")
+    axes.set_ylim(FLOOR, 1.0)
     axes.set_xlabel("evaluation")
     axes.set_ylabel("accuracy, five folds")
     axes.set_title(f"Support vector machine on 1,797 digits: {best.value:.4f}" if best and best.value else "")
