@@ -89,13 +89,13 @@ _PATHS = {
     "": (
         *("mean", "mean_old", "mean_old_old", "sigma", "_sigma_old", "pc", "pc2", "countiter", "countevals", "itereigenupdated"),
         *("_isotropic_mean_shift", "_isotropic_mean_shift_iteration", "number_of_solutions_asked", "number_of_injections"),
-        *("evaluations_per_f_value", "_flgtelldone", "_is_independent_sample"),
+        *("evaluations_per_f_value", "_flgtelldone", "_is_independent_sample", "pop_injection_directions"),
     ),
     "sm": (
         *("C", "B", "D", "last_update", "count_tell", "count_eigen", "_inverse_root_C"),
         *("_corr_condition", "_corr_condition_count_eigen", "_beta_diagonal_acceleration"),
     ),
-    "adapt_sigma": ("ps", "delta", "_ps_updated_iteration", "_last_multiplier"),
+    "adapt_sigma": ("ps", "delta", "_ps_updated_iteration", "_last_multiplier", "s"),
     "sigma_vec": ("scaling", "dim", "is_identity"),
     "fit": ("hist",),
 }
@@ -104,7 +104,7 @@ _PATHS = {
 def _copy(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy(order="K")
-    return list(value) if isinstance(value, list) else value
+    return [_copy(item) for item in value] if isinstance(value, list) else value
 
 
 def _numbers(es: Any) -> dict[str, Any]:
@@ -170,7 +170,6 @@ class _Live:
 
     def __init__(self, task: Task, state: CMAState) -> None:
         import cma
-        from cma.sigma_adaptation import CMAAdaptSigmaCSA
 
         space = task.space
         bounded = np.isfinite(space.lower) & np.isfinite(space.upper)
@@ -190,7 +189,6 @@ class _Live:
                 "popsize": state.popsize,
                 "randn": self.randn,
                 "seed": np.nan,  # nothing global is seeded
-                "AdaptSigma": CMAAdaptSigmaCSA,  # the default but for d >= 300, where it would ask for extra samples
                 "CMA_mirrors": 0,
                 "verbose": -9,
                 "verb_log": 0,
@@ -199,6 +197,7 @@ class _Live:
         )
         self.es.timer = cma.utilities.utils.ElapsedWCTime()
         self.es.sent_solutions = self.sent = _Sent()
+        self.es.adapt_sigma.check_consistency = lambda es: None  # the one of two-point adaptation draws from numpy's global state
         if state.model:
             _put_back(self.es, state.model)
         self.into_bounds = self._into_bounds() if bounded.any() else None
@@ -251,7 +250,9 @@ class CMAES(Generational):
     CMA-ES on the BBOB-2009 function testbed.
 
     Differences from the package: failed points rank last instead of being sampled again; a generation that failed whole
-    teaches nothing; a run ends by rules of our own; one dimension is searched inside two, the second without effect.
+    teaches nothing; a run ends by rules of our own; one dimension is searched inside two, the second without effect;
+    generations of 4 or 5 points have no mirrored ones. From 300 columns on the step size is adapted by the first two points
+    of a generation (two-point adaptation), as in the package.
     """
 
     sigma0: float = 0.3  # initial standard deviation, relative to the width of each variable (to `scale` where unbounded)
@@ -294,6 +295,7 @@ class CMAES(Generational):
         inner.used += inner.popsize
         if scores is None:
             es.number_of_solutions_asked = 0
+            _prepare(es)
         else:
             _tell(alive, task, inner, generation.x, scores)
         inner.genotype = inner.phenotype = alive.x = None
@@ -393,6 +395,17 @@ def _tell(alive: _Live, task: Task, state: CMAState, x: Tensor, scores: list[flo
         es.tell(rows, scores)
     finally:
         alive.sent.clear()
+    _prepare(es)
+
+
+def _prepare(es: Any) -> None:
+    """Lay out the two points along the last shift of the mean that two-point adaptation (d >= 300) has in the next generation."""
+    if not es.mean_shift_samples or es.countiter == 0:
+        return
+    shift = es.mean - es.mean_old
+    if not shift.any():  # points that were all evaluated in one place; every direction is as good, but it has to be one
+        shift = np.ones_like(shift)
+    es.pop_injection_directions = [shift, -shift]
 
 
 def _over(state: CMAState, es: Any, scores: list[float]) -> bool:

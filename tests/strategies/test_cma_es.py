@@ -39,6 +39,7 @@ SPACES = {
     "unbounded": Space({"x": Real(shape=(3,))}),
     "mixed": Space(MIXED),
     "constrained": Space({"x": Real(-5.0, 5.0), "y": Real(-5.0, 5.0)}, ["x + y <= 3"]),
+    "many columns": Space({"x": Real(-5.0, 5.0, shape=(320,))}),  # from 300 on the package adapts the step size by two points
 }
 
 
@@ -81,10 +82,12 @@ def bare(space: Space, objective: Any, evaluations: int, target: float = -np.inf
     """An ask-tell loop on the package alone: same normal numbers, same encoding, same objective code."""
 
     class Normals:
-        generation = 0
+        generation = drawn = 0
 
         def __call__(self, *shape: int) -> Any:
-            return Random(0, self.generation, ("propose",)).normal(shape).numpy()
+            random = Random(0, self.generation, ("propose",))
+            self.drawn += 1
+            return (random.child(self.drawn - 1) if self.drawn > 1 else random).normal(shape).numpy()
 
     randn = Normals()
     bounded = np.isfinite(space.lower)
@@ -102,12 +105,24 @@ def bare(space: Space, objective: Any, evaluations: int, target: float = -np.inf
         if len(values) == len(points):
             es.tell(points, values)
         randn.generation += 1
+        randn.drawn = 0
     return best, used
 
 
-@pytest.mark.parametrize("space", [SPACES["bounded"], SPACES["unbounded"], Space({"x": Real(0.0, 3.0, shape=(4,)), "y": Real()})])
+HALF_BOUNDED = Space({"x": Real(0.0, 3.0, shape=(4,)), "y": Real()})
+
+
+@pytest.mark.parametrize("space", [SPACES["bounded"], SPACES["unbounded"], HALF_BOUNDED, SPACES["many columns"]])
 def test_minimize_is_the_package_to_the_bit(space: Space) -> None:
-    assert minimize(rosenbrock, CMAES(), evaluations=1_500, space=space).value == bare(space, rosenbrock, 1_500)[0]
+    ours = minimize(rosenbrock, CMAES(), evaluations=1_500, space=space).value
+    state = np.random.get_state()  # noqa: NPY002 - the package itself draws from it to check two points
+    assert ours == bare(space, rosenbrock, 1_500)[0]
+    np.random.set_state(state)  # noqa: NPY002
+
+
+def test_many_columns_are_searched_well() -> None:
+    result = minimize(lambda z: ((z - 1.1) ** 2).sum(-1), CMAES(), evaluations=10_000, space=SPACES["many columns"])
+    assert result.value < 0.05
 
 
 def test_takes_as_many_evaluations_as_the_package_alone() -> None:
@@ -160,6 +175,21 @@ def test_a_generation_that_failed_whole_teaches_nothing(driver: Any) -> None:
     assert not torch.equal(study.asked[0], study.asked[1])
     study.step(rosenbrock)
     assert not torch.equal(study.recipe.recommend(study.task, study.state), before)
+
+
+def test_many_columns_survive_failed_generations_and_evaluations_in_one_place(driver: Any) -> None:
+    study = driver(CMAES(), SPACES["many columns"], reopen=True)
+    for _ in range(3):
+        study.step(lambda z: torch.full((len(z),), torch.nan))
+        study.step(rosenbrock)
+    study.step(lambda z: torch.full((len(z),), torch.nan))
+    mean = study.recipe.recommend(study.task, study.state)
+    for _ in range(2):
+        x, columns, ids = study.ask()
+        study.tell(ids, mean.expand(len(x), -1), columns, torch.ones(len(x)))
+    study.step(rosenbrock)
+    assert all(torch.isfinite(x).all() for x in study.asked)
+    assert len({tuple(x[2].tolist()) for x in study.asked}) == len(study.asked)
 
 
 def test_orders_teach_it_what_values_do(driver: Any) -> None:
