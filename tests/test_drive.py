@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 import threading
@@ -293,6 +294,49 @@ def test_results_that_do_not_fit_are_failures_of_their_trial() -> None:
     assert s.trial(0).reached == {"x": 3.0}  # as near as the space allows
     s = study(space=Space({"x": Real(-1, 3)})).run(Here(lambda t: Outcome(values=1.0, reached={"x": 1e9})), evaluations=1)
     assert s.trial(0).error is not None and "x" in s.trial(0).error
+
+
+@pytest.mark.parametrize(
+    ("reached", "reason"),
+    [
+        ([1, 2, 3], "gave a reached setting of 3 numbers; 2 were expected"),
+        (0.5, "gave a reached setting of 1 number; 2 were expected"),
+        ([[1], [1, 2]], "gave the reached setting [[1.0], [1.0, 2.0]]; 2 numbers were expected"),
+        ([0.5, float("nan")], "gave the reached setting [0.5, nan]; 2 finite numbers were expected"),
+        ({"x": 0.5, "z": 1.0}, "there is no variable 'z'"),
+        ({"x": "far"}, "x must be a number between"),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("kind", ["function", "command"])
+def test_a_reached_setting_that_is_none_fails_its_trial_and_the_run_goes_on(kind: str, reached: Any, reason: str) -> None:
+    space = Space({"x": Real(-1, 3), "y": Real(-1, 3)})
+    result = {"value": 1.0, "reached": reached}
+    script = f"import sys; print({json.dumps(result)!r} if sys.argv[1] == '1' else 1)"
+    command = Command([sys.executable, "-S", "-c", script.replace("{", "{{").replace("}", "}}"), "{id}", "{x}", "{y}"])
+    s = study(space=space).run(Here(lambda t: result if t.id == 1 else 1.0) if kind == "function" else command, evaluations=3)
+    assert [s.trial(i).state for i in range(3)] == [TrialState.COMPLETE, TrialState.FAILED, TrialState.COMPLETE]
+    assert s.trial(1).error is not None and reason in s.trial(1).error
+    assert s.pending == []
+
+
+def test_rows_of_a_batch_whose_reached_setting_is_none_fail_alone() -> None:
+    space = Space({"x": Real(0, 1), "k": Integer(0, 3)}, constraints=["x + k <= 2"])
+
+    def objective(x: torch.Tensor) -> Evaluation:
+        reached = torch.tensor([[0.5, 1.0], [torch.nan, torch.nan], [1.0, 3.0], [0.0, torch.inf]])
+        return Evaluation(torch.ones(4), reached=reached)
+
+    s = study(space=space).run(Batched(objective), evaluations=4, parallel=4)
+    assert s.trial(0).reached == {"x": 0.5, "k": 1}
+    errors = [s.trial(i).error or "" for i in range(4)]
+    assert errors[0] == ""
+    assert "gave the reached setting [nan, nan]; finite numbers were expected" in errors[1]
+    assert "'x + k <= 2' does not hold" in errors[2]
+    assert "gave the reached setting [0.0, inf]" in errors[3]
+    s.run(Batched(lambda x: Evaluation(x[:, 0], reached=x[:, :1])), evaluations=6, parallel=2)
+    assert s.trial(4).error is not None and "reached settings of shape (2, 1); (2, 2) was expected" in s.trial(4).error
+    assert s.pending == []
 
 
 # ---------------------------------------------------------------------- going on

@@ -8,7 +8,7 @@ from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
 from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError, ZooptError
 from zoopt.evaluate import Evaluator, Outcome, as_evaluator
@@ -197,8 +197,21 @@ def _tell(study: Study, trial: Trial, outcome: Outcome) -> None:
 
 
 def _reached(study: Study, reached: Any) -> Any:
-    """The setting that was reached, as parameters by name; it comes by name or as a row of problem units."""
+    """The setting that was reached, as parameters by name; it comes by name or as a row of problem units.
+
+    Raises:
+        FeedbackError: It is no point of the study's space.
+    """
     if reached is None or isinstance(reached, Mapping):
         return reached
-    row = torch.as_tensor(reached, dtype=torch.float64).reshape(1, -1)
-    return study.space.params(study.space.encode(row))[0]
+    dim = study.space.dim
+    try:
+        row = np.asarray(reached, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError):  # ragged, or no numbers
+        raise FeedbackError(f"the objective gave the reached setting {reached!r}; {dim} numbers were expected") from None
+    if row.size != dim:
+        numbers = "1 number" if row.size == 1 else f"{row.size} numbers"
+        raise FeedbackError(f"the objective gave a reached setting of {numbers}; {dim} were expected")
+    if not np.isfinite(row).all():
+        raise FeedbackError(f"the objective gave the reached setting {reached!r}; {dim} finite numbers were expected")
+    return study.space.params(study.space.encode_numpy(row.reshape(1, -1)))[0]

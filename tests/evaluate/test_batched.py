@@ -174,7 +174,9 @@ class FakeStudy:
     """Keeps what is told; one real variable a column, encoded as it is."""
 
     task = SimpleNamespace(objectives=("loss",), constraints=())
-    space = SimpleNamespace(encode=lambda x: x, params=lambda x: [{"a": a, "b": b} for a, b in x.tolist()])
+    space = SimpleNamespace(
+        encode_numpy=lambda x: x, params=lambda x: [{"a": a, "b": b} for a, b in x.tolist()], allowed=lambda x: np.ones(len(x), dtype=bool)
+    )
 
     def __init__(self) -> None:
         self.told: list[Any] = []

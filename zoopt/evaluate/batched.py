@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoopt.errors import ConfigError
+from zoopt.errors import ConfigError, SpaceError
 from zoopt.evaluate.evaluator import TrialLike
 from zoopt.evaluate.outcome import RESERVED, NotAResult, Outcome, describe, failure_of
 from zoopt.feedback import Evaluation
@@ -150,10 +150,8 @@ class Batched:
     def tell(self, study: Study, batch: Batch) -> None:
         """Compute a batch of a study and record everything that came back, failures with their reasons."""
         outcome = self.evaluate(batch.x, study.task.objectives, study.task.constraints)
+        settings = None if outcome.reached is None else _settings(study, outcome)
         if len(outcome.errors) < len(batch):
-            at = None
-            if outcome.reached is not None:
-                at = study.space.params(study.space.encode(torch.from_numpy(outcome.reached)))
             rows = outcome.ok
             everything = bool(rows.all())
 
@@ -167,7 +165,7 @@ class Batched:
                 noise=pick(outcome.noise),
                 gradients=pick(outcome.gradients),
                 metrics={name: pick(column) for name, column in outcome.metrics.items()} or None,
-                at=at if at is None or everything else [setting for setting, ok in zip(at, rows.tolist(), strict=True) if ok],
+                at=None if settings is None else [settings[i] for i in np.flatnonzero(rows).tolist()],
             )
         failed: dict[str, list[int]] = {}
         for i, reason in outcome.errors.items():
@@ -194,6 +192,20 @@ class Batched:
                 raise  # the fault is not in the kind of array
         self.numpy = True
         return result
+
+
+def _settings(study: Study, outcome: BatchOutcome) -> dict[int, dict[str, Any]]:
+    """The settings that were reached by row, as parameters; a row whose setting breaks a known constraint fails."""
+    assert outcome.reached is not None
+    rows = np.flatnonzero(outcome.ok)
+    points = study.space.encode_numpy(outcome.reached[rows])
+    settings = dict(zip(rows.tolist(), study.space.params(points), strict=True))
+    for i in rows[~study.space.allowed(points)].tolist():
+        try:
+            study.space.encode_params([settings[i]])
+        except SpaceError as error:
+            outcome.errors[i] = f"the objective gave a reached setting that cannot be: {error}"
+    return settings
 
 
 @dataclass(slots=True)
@@ -276,7 +288,7 @@ def _shaped(value: Any, shape: tuple[int, ...], what: str) -> Array | None:
     if value is None:
         return None
     array = _array(value, what)
-    if array.size != int(np.prod(shape)) or array.shape[0] != shape[0]:
+    if array.size != int(np.prod(shape)) or (array.ndim and array.shape[0] != shape[0]):
         raise NotAResult(f"gave {what} of shape {array.shape}; {shape} was expected")
     return array.reshape(shape)
 
@@ -343,6 +355,8 @@ def _find_failures(outcome: BatchOutcome, objectives: list[str], constraints: li
         ok &= np.isfinite(outcome.constraints).all(1)
     if outcome.noise is not None:
         ok &= (np.isfinite(outcome.noise) & (outcome.noise >= 0)).all(1)
+    if outcome.reached is not None:
+        ok &= np.isfinite(outcome.reached).all(1)
     if ok.all():
         return
     for i in np.flatnonzero(~ok).tolist():
@@ -361,4 +375,7 @@ def _reason(outcome: BatchOutcome, i: int, objectives: list[str], constraints: l
             if not np.isfinite(value):
                 name = constraints[k] if constraints else str(k)
                 return f"the objective returned {'NaN' if value != value else value} for constraint {name}"
-    return "the objective gave noise that is not a finite standard deviation >= 0"
+    if outcome.noise is not None and not (np.isfinite(outcome.noise[i]) & (outcome.noise[i] >= 0)).all():
+        return "the objective gave noise that is not a finite standard deviation >= 0"
+    assert outcome.reached is not None
+    return f"the objective gave the reached setting {outcome.reached[i].tolist()}; finite numbers were expected"
