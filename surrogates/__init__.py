@@ -5,23 +5,27 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from zoopt import registry
+
 if TYPE_CHECKING:
     from zoopt.surrogates.base import Surrogate as Surrogate
     from zoopt.surrogates.base import TrainingData as TrainingData
     from zoopt.surrogates.gp import GP as GP
 
-_HOME = {"GP": "gp", "Surrogate": "base", "TrainingData": "base"}
-__all__ = sorted(_HOME)
+_BASE = ("Surrogate", "TrainingData")
 
 
 def __getattr__(name: str) -> Any:
-    home = _HOME.get(name)
-    if home is None:
-        raise AttributeError(f"module 'zoopt.surrogates' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"zoopt.surrogates.{home}"), name)
+    registered = registry.exports("surrogates").get(name)
+    if registered is not None:
+        value = registry.load(registered, "surrogates")
+    elif name in _BASE:
+        value = getattr(importlib.import_module("zoopt.surrogates.base"), name)
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_HOME})
+    return sorted({*globals(), *_BASE, *registry.exports("surrogates")})
