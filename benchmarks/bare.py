@@ -1,4 +1,8 @@
-"""Bare ask-tell loops around cma and pymoo: no engine, the strategies' own random numbers and encoding."""
+"""Bare ask-tell loops around cma and pymoo: no engine, the strategies' own encoding.
+
+Each draws either the numbers that the strategy draws (``native=False``), so that its best value is equal to the bit, or those the library
+makes for itself, which is what a user of the library has.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +18,7 @@ from zoopt import Random
 Objective = Callable[[Tensor], Tensor]
 
 
-def cma_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, seed: int) -> float:
+def cma_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, seed: int, native: bool) -> float:
     """cma in the unit cube with bounds; gives the best value."""
     import cma
 
@@ -27,7 +31,8 @@ def cma_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int,
             return Random(seed, self.generation, ("propose",)).normal(shape).numpy()
 
     randn, d = Normals(), len(low)
-    options = {"bounds": [[0.0] * d, [1.0] * d], "seed": np.nan, "randn": randn, "verbose": -9}
+    options: dict[str, Any] = {"bounds": [[0.0] * d, [1.0] * d], "verbose": -9}
+    options |= {"seed": seed + 1} if native else {"seed": np.nan, "randn": randn}  # to cma, seed 0 is the time of day
     es = cma.CMAEvolutionStrategy(np.full(d, 0.5), 0.3, options)
     used, best = 0, np.inf
     while used < evaluations:
@@ -42,7 +47,7 @@ def cma_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int,
     return float(best)
 
 
-def de_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, seed: int) -> float:
+def de_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, seed: int, native: bool) -> float:
     """pymoo's DE in the unit cube, asked and told; gives the best value."""
     from pymoo.algorithms.soo.nonconvex.de import DE
     from pymoo.core.problem import Problem
@@ -50,10 +55,11 @@ def de_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, 
 
     d = len(low)
     algorithm = DE()
-    algorithm.setup(Problem(n_var=d, n_obj=1, xl=np.zeros(d), xu=np.ones(d)), termination=NoTermination(), seed=0)
+    algorithm.setup(Problem(n_var=d, n_obj=1, xl=np.zeros(d), xu=np.ones(d)), termination=NoTermination(), seed=seed)
     used, generation, best = 0, 0, np.inf
     while used < evaluations:
-        algorithm.random_state = Random(seed, generation, ("propose",)).numpy()
+        if not native:
+            algorithm.random_state = Random(seed, generation, ("propose",)).numpy()
         population = algorithm.ask()
         encoded = torch.from_numpy(population.get("X"))[: evaluations - used]
         values = objective(torch.addcmul(low, encoded, width)).numpy()
@@ -61,7 +67,8 @@ def de_loop(objective: Objective, low: Tensor, width: Tensor, evaluations: int, 
         used += len(values)
         if len(values) == len(population):
             population.set("F", values[:, None])
-            algorithm.random_state = Random(seed, generation, ("update",)).numpy()
+            if not native:
+                algorithm.random_state = Random(seed, generation, ("update",)).numpy()
             algorithm.tell(infills=population)
         generation += 1
     return best

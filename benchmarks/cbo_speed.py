@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from common import machine, parser, write
+from common import begin, write
 from torch import Tensor
 
 import zoopt
@@ -167,10 +167,8 @@ def cpu(steps: Steps, count: int) -> float:
 
 def main() -> None:
     """Run all sizes and print a table for each."""
-    given = parser(__doc__ or "").parse_args()
+    given = begin(__doc__ or "", {})
     torch.set_num_threads(1)
-    write(__doc__ or "")
-    write(machine())
     for d, n, m in SIZES[:1] if given.quick else SIZES:
         cases = {name: make(d, n, m) for name, make in CASES.items() if m == 1 or not name.startswith("study")}
         counts = {}

@@ -5,7 +5,8 @@ case and repetition, interleaved; from the first ask to the last tell, imports a
 RandomSampler, ``ask(distributions)`` and ``tell``.
 
 The bare loop commits the same two rows a trial (an ask and a tell of the journal's shape and size) to a fresh SQLite file
-through SQLAlchemy Core with the journal's own settings: WAL, the ask not synced, the tell synced (``full``).
+through SQLAlchemy Core with the journal's own settings: WAL, the ask not synced, the tell synced (``full``) or not (``process``). All
+databases, Optuna's too, are made in one folder.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from common import HERE, PEERS, Figures, begin, collect, ratio_line, spread, write
+from common import HERE, PEERS, Case, Figures, begin, collect, ratio_line, spread, write
 
 if TYPE_CHECKING:
     from zoopt import Study
@@ -74,16 +75,16 @@ def batches(n: int, read: str) -> Figures:
     return timed(n, trials)
 
 
-def journalled(n: int, durability: str) -> Figures:
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+def journalled(n: int, place: Path, durability: str) -> Figures:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         return one_by_one(n, journal=f"{folder}/study.db", durability=durability)
 
 
-def bare(n: int, full: bool) -> Figures:
+def bare(n: int, place: Path, full: bool) -> Figures:
     """The same two rows a trial, committed by SQLAlchemy Core and nothing else."""
     import sqlalchemy as sa
 
-    with tempfile.TemporaryDirectory(dir=".") as folder:
+    with tempfile.TemporaryDirectory(dir=place) as folder:
         engine = sa.create_engine(f"sqlite:///{folder}/bare.db")
         columns = [sa.Column("study", sa.Integer, primary_key=True), sa.Column("seq", sa.Integer, primary_key=True)]
         columns += [sa.Column("time", sa.Float), sa.Column("kind", sa.String)]
@@ -95,7 +96,7 @@ def bare(n: int, full: bool) -> Figures:
         with engine.connect() as connection:
             connection.exec_driver_sql("PRAGMA journal_mode=WAL")
             connection.commit()
-            seq = 0
+            seq, current = 0, ""
 
             def row(kind: str, body: bytes) -> dict[str, object]:
                 return {
@@ -113,6 +114,10 @@ def bare(n: int, full: bool) -> Figures:
                 }
 
             def level(name: str) -> None:
+                nonlocal current
+                if name == current:  # the journal does not say it twice either
+                    return
+                current = name
                 connection.connection.driver_connection.execute(f"PRAGMA synchronous={name}")
 
             def trials(count: int) -> None:
@@ -132,14 +137,14 @@ def bare(n: int, full: bool) -> Figures:
             return timed(n, trials)
 
 
-CASES = {
-    "zoopt, one by one": one_by_one,
-    "zoopt, batches of 1000, x": lambda n: batches(n, "x"),
-    "zoopt, batches of 1000, params": lambda n: batches(n, "params"),
-    "zoopt, sqlite full": lambda n: journalled(n, "full"),
-    "zoopt, sqlite process": lambda n: journalled(n, "process"),
-    "bare SQLAlchemy, full": lambda n: bare(n, True),
-    "bare SQLAlchemy, process": lambda n: bare(n, False),
+CASES: dict[str, Case] = {
+    "zoopt, one by one": lambda n, _: one_by_one(n),
+    "zoopt, batches of 1000, x": lambda n, _: batches(n, "x"),
+    "zoopt, batches of 1000, params": lambda n, _: batches(n, "params"),
+    "zoopt, sqlite full": lambda n, folder: journalled(n, folder, "full"),
+    "zoopt, sqlite process": lambda n, folder: journalled(n, folder, "process"),
+    "bare SQLAlchemy, full": lambda n, folder: bare(n, folder, True),
+    "bare SQLAlchemy, process": lambda n, folder: bare(n, folder, False),
 }
 
 
@@ -161,7 +166,7 @@ def main() -> None:
         (SCRIPT, "bare SQLAlchemy, process", 5_000 // scale, sys.executable),
         (peer, "optuna, sqlite", 100 // scale, PEERS),
     ]
-    found = collect(cases, given.repeats)
+    found = collect(cases, given)
     write(f"\n{'microseconds a trial':<40} {'trials':>9}         min     median        max")
     for _, name, n, _ in cases:
         for figure in ("cpu", "wall"):

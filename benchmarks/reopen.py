@@ -6,16 +6,14 @@ Settings: SQLite, d = 10, one value; written at durability "process", opened at 
 
 from __future__ import annotations
 
-import shutil
 import sys
 import tempfile
 import time
 from pathlib import Path
 
-from common import Figures, begin, collect, spread, write
+from common import Case, Figures, begin, collect, spread, write
 
 SCRIPT = Path(__file__)
-FOLDER = Path(tempfile.gettempdir()) / "zoopt-bench-reopen"
 
 
 def space() -> object:
@@ -25,35 +23,34 @@ def space() -> object:
     return Space({f"x{i}": Real(-5.0, 5.0) for i in range(10)})
 
 
-def fill(strategy: str, n: int) -> Path:
+def fill(strategy: str, n: int, folder: Path) -> Path:
     """The journal of n trials, made once and kept for the repetitions."""
     import zoopt
 
-    path = FOLDER / f"{strategy}-{n}.db"
-    done = path.with_suffix(".done")
-    if not done.exists():
-        FOLDER.mkdir(exist_ok=True)
-        path.unlink(missing_ok=True)
+    path = folder / f"{strategy}-{n}.db"
+    if not path.exists():
         with zoopt.Study(space(), strategy, journal=str(path), seed=0, durability="process") as study:  # type: ignore[arg-type]
             for _ in range(n):
                 trial = study.ask()
                 study.tell(trial, sum(v * v for v in trial.params.values()))
             study.ask()
-        done.touch()
     return path
 
 
-def warm(strategy: str) -> None:
+def warm(strategy: str, place: Path) -> None:
     """Imports that a first use makes."""
     import zoopt
 
-    with tempfile.TemporaryDirectory() as folder, zoopt.Study(space(), strategy, journal=f"{folder}/w.db", seed=0) as study:  # type: ignore[arg-type]
+    with (
+        tempfile.TemporaryDirectory(dir=place) as folder,
+        zoopt.Study(space(), strategy, journal=f"{folder}/w.db", seed=0) as study,  # type: ignore[arg-type]
+    ):
         for _ in range(25):
             study.tell(study.ask(), 1.0)
         study.ask()
 
 
-def reopened(n: int, strategy: str) -> Figures:
+def reopened(n: int, folder: Path, strategy: str) -> Figures:
     """Seconds to reopen, against a bare read of the same rows."""
     import sqlalchemy as sa
     import torch
@@ -61,8 +58,8 @@ def reopened(n: int, strategy: str) -> Figures:
     import zoopt
 
     torch.set_num_threads(1)
-    path = fill(strategy, n)
-    warm(strategy)
+    path = fill(strategy, n, folder)
+    warm(strategy, folder)
     engine = sa.create_engine(f"sqlite:///{path}")
     names = [column["name"] for column in sa.inspect(engine).get_columns("events")]
     events = sa.table("events", *(sa.column(name) for name in names))
@@ -84,21 +81,21 @@ def reopened(n: int, strategy: str) -> Figures:
     return {"reopen": took, "bare": bare, "ratio": took / bare}
 
 
-def bayesian(n: int) -> Figures:
+def bayesian(n: int, folder: Path) -> Figures:
     """Seconds to reopen a study of 60 trials with one pending, against one proposal."""
     import torch
 
     import zoopt
 
     torch.set_num_threads(1)
-    path = fill("bo", n)
-    warm("bo")
+    path = fill("bo", n, folder)
+    warm("bo", folder)
     began = time.perf_counter()
     study = zoopt.Study(space(), "bo", journal=str(path), seed=0)  # type: ignore[arg-type]
     took = time.perf_counter() - began
     assert len(study.pending) == 1
     study.close()
-    copy = FOLDER / "copy.db"
+    copy = folder / "copy.db"
     copy.write_bytes(path.read_bytes())
     with zoopt.Study(space(), "bo", journal=str(copy), seed=0) as other:  # type: ignore[arg-type]
         began = time.perf_counter()
@@ -107,27 +104,30 @@ def bayesian(n: int) -> Figures:
     return {"reopen": took, "bare": proposal, "ratio": took / proposal}
 
 
-CASES = {"random": lambda n: reopened(n, "random"), "cma-es": lambda n: reopened(n, "cma-es"), "bo": bayesian}
+CASES: dict[str, Case] = {
+    "random": lambda n, folder: reopened(n, folder, "random"),
+    "cma-es": lambda n, folder: reopened(n, folder, "cma-es"),
+    "bo": bayesian,
+}
 
 
 def main() -> None:
     """Run the cases and print the table."""
     given = begin(__doc__ or "", CASES)
     n = 5_000 if given.quick else 100_000
-    shutil.rmtree(FOLDER, ignore_errors=True)  # journals of an older zoopt
     cases = [
         (SCRIPT, "random", n, sys.executable),
         (SCRIPT, "cma-es", n, sys.executable),
         (SCRIPT, "bo", 20 if given.quick else 60, sys.executable),
     ]
-    found = collect(cases, given.repeats)
+    found = collect(cases, given)
     goals = {"random": ("< 2 s", "<= 3 bare reads"), "cma-es": ("< 2 s", "<= 3 bare reads"), "bo": ("none", "< 1 proposal")}
-    write(f"\n{'':<28}        min     median        max")
-    for name in CASES:
+    write(f"\n{'seconds':<28}    trials        min     median        max")
+    for _, name, trials, _ in cases:
         for figure in ("reopen", "bare", "ratio"):
             goal = goals[name][0] if figure == "reopen" else goals[name][1] if figure == "ratio" else ""
             label = "one proposal" if name == "bo" and figure == "bare" else "bare read" if figure == "bare" else figure
-            write(f"{name + ', ' + label:<28} {spread([f[figure] for f in found[name]])}   {goal}")
+            write(f"{name + ', ' + label:<28} {trials:>9} {spread([f[figure] for f in found[name]])}   {goal}")
 
 
 if __name__ == "__main__":

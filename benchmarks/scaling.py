@@ -61,14 +61,14 @@ def grow(n: int, batch: int | None) -> Figures:
     return {"early": early, "late": late, "slowdown": statistics.median(b / a for a, b in rounds), "memory": held / (n * 11 * 8)}
 
 
-CASES = {"one by one": lambda n: grow(n, None), "batches of 1000": lambda n: grow(n, 1000)}
+CASES = {"one by one": lambda n, _: grow(n, None), "batches of 1000": lambda n, _: grow(n, 1000)}
 
 
 def main() -> None:
     """Run the cases and print the table."""
     given = begin(__doc__ or "", CASES)
     n = 100_000 if given.quick else 1_000_000
-    found = collect([(SCRIPT, name, n, sys.executable) for name in CASES], given.repeats)
+    found = collect([(SCRIPT, name, n, sys.executable) for name in CASES], given)
     write(f"\n{n:,} trials{'':<22}        min     median        max")
     for name, goal in (("one by one", "slowdown <= 1.5, memory <= 4"), ("batches of 1000", "slowdown <= 1.5, memory <= 2")):
         for figure in ("early", "late", "slowdown", "memory"):

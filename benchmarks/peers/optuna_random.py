@@ -35,7 +35,8 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser()
     options.add_argument("--case")
     options.add_argument("--n", type=int)
+    options.add_argument("--folder", type=Path)
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder:
         figures = run(given.n, f"sqlite:///{Path(folder) / 'peer.db'}" if "sqlite" in given.case else None)
     sys.stdout.write(json.dumps(figures) + "\n")
