@@ -1,7 +1,7 @@
 """Every error a user can meet.
 
 Each message says what was expected, what arrived and what to do. Errors that a loop treats as ordinary outcomes
-(:class:`NotReady`, :class:`Exhausted`) are raised before anything has changed.
+(``NotReady``, ``Exhausted``) are raised before anything has changed.
 """
 
 from __future__ import annotations

@@ -1,15 +1,15 @@
 """The contract that every strategy keeps.
 
-A strategy is a recipe: a frozen dataclass of hyper-parameters. What it has learned is a separate :class:`State`. The
+A strategy is a recipe: a frozen dataclass of hyper-parameters. What it has learned is a separate ``State``. The
 engine calls ``begin`` once, then ``ask`` and ``tell`` in any order, and may at any time write the state to bytes and
-go on from them in another process. Everything is minimised; points are encoded (see :class:`zoopt.space.Space`).
+go on from them in another process. Everything is minimised; points are encoded (see ``zoopt.space.Space``).
 
 What a strategy may rely on, and must keep:
 
-* What it must know about a candidate travels as a column of :class:`~zoopt.feedback.Candidates` and comes back with the
+* What it must know about a candidate travels as a column of ``Candidates`` and comes back with the
   observation. What is learned from is the observation alone; a point without the strategy's columns was added by the user.
-* ``ask`` and ``tell`` consume the state and may reuse its memory. :class:`~zoopt.errors.NotReady` and
-  :class:`~zoopt.errors.Exhausted` are raised before the state is touched.
+* ``ask`` and ``tell`` consume the state and may reuse its memory. ``NotReady`` and
+  ``Exhausted`` are raised before the state is touched.
 * Random numbers come from the ``random`` argument only, and a call that raises uses up nothing.
 * A batched strategy (``capabilities.batched``) is written over leading run dimensions and never synchronises with the host.
 """
@@ -120,7 +120,7 @@ _STATES: dict[str, type[State]] = {}
 class State:
     """What a strategy has learned: a dataclass of tensors, numpy arrays, numbers, strings, and lists, tuples or dicts of them.
 
-    Fields may hold other states (a hybrid's parts). A field made with :func:`live` is left out of the bytes; ``freeze``
+    Fields may hold other states (a hybrid's parts). A field made with ``live`` is left out of the bytes; ``freeze``
     is called before bytes are made and brings the other fields up to date with it.
     """
 

@@ -151,7 +151,7 @@ class Lanes(Generic[Job]):
             lane.abort()
 
     def join(self) -> None:
-        """Wait for the threads to end, after :meth:`close`."""
+        """Wait for the threads to end, after ``close``."""
         for thread in list(self._threads):
             if thread is not threading.current_thread():
                 thread.join()

@@ -97,7 +97,7 @@ class Command:
         self._guard: Guard | None = None
 
     def check(self, parameters: Sequence[str]) -> None:
-        """Refuses placeholders that are no parameter, and what :meth:`check_program` refuses.
+        """Refuses placeholders that are no parameter, and what ``check_program`` refuses.
 
         Raises:
             ConfigError: With what was found and what to write instead.

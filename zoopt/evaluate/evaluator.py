@@ -33,12 +33,12 @@ class TrialLike(Protocol):
 class Evaluator(Protocol):
     """Who computes the objective.
 
-    A failing objective is never an exception of the future: it is an :class:`~zoopt.evaluate.Outcome` with ``error`` set.
+    A failing objective is never an exception of the future: it is an ``Outcome`` with ``error`` set.
     An evaluator can be started again after it was closed. ``close`` stops what is still running; those futures are
     cancelled, and their trials stay pending.
 
     Attributes:
-        batched: Whether it computes whole batches in one call (see :class:`~zoopt.evaluate.Batched`).
+        batched: Whether it computes whole batches in one call (see ``Batched``).
     """
 
     batched: bool
@@ -64,7 +64,7 @@ def as_evaluator(
     """The evaluator for whatever a user gives as objective. The caller starts and closes it.
 
     Args:
-        objective: An :class:`Evaluator` (``Batched(f)``, ``Command(...)``, one's own), taken as it is; a problem, which
+        objective: An ``Evaluator`` (``Batched(f)``, ``Command(...)``, one's own), taken as it is; a problem, which
             is computed in this process on whole batches; or a function of one trial, called as ``f(**params)``.
         parallel: How many evaluations will be out at once.
         timeout: For one evaluation: seconds, or a text such as ``"10m"``. An objective with a timeout of its own keeps it.

@@ -1,8 +1,8 @@
 """What one evaluation gave, and how the many things that an objective may return are read.
 
 Two steps, because they happen in two places. Where the objective ran, its result becomes plain Python numbers
-(:meth:`Outcome.of`), which always travel between processes. Where the study is, the names of objectives and constraints
-are known, and the numbers are put in order and checked (:meth:`Outcome.resolve`).
+(``Outcome.of``), which always travel between processes. Where the study is, the names of objectives and constraints
+are known, and the numbers are put in order and checked (``Outcome.resolve``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Outcome:
 
     Attributes:
         values: As returned: a number, a list of numbers in the order of the objectives, or a dict by objective name.
-            After :meth:`resolve` always a list in the order of the objectives.
-        constraints: A number, a list or a dict by constraint name; ``<= 0`` is feasible. After :meth:`resolve` a list or None.
+            After ``resolve`` always a list in the order of the objectives.
+        constraints: A number, a list or a dict by constraint name; ``<= 0`` is feasible. After ``resolve`` a list or None.
         noise: Standard deviations of the values, in the same forms.
         metrics: Further numbers to keep.
         gradients: In problem units, ``(d,)`` or ``(m, d)`` as nested lists.

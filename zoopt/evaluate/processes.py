@@ -313,7 +313,7 @@ class WorkerPool(Executor):
     """Spawned worker processes behind the interface of ``concurrent.futures``.
 
     Functions and arguments travel by cloudpickle. A call that runs longer than ``timeout`` gives ``TimeoutError``, one
-    whose worker dies gives :class:`WorkerDied`; the worker's process group is killed, a new worker takes its place, and
+    whose worker dies gives ``WorkerDied``; the worker's process group is killed, a new worker takes its place, and
     no other call is touched. The workers end when the pool is shut down or garbage, and when this process ends in any
     way, SIGKILL included.
 
@@ -380,10 +380,10 @@ class Processes:
     is a failed outcome with the reason and the last 4 KB of what it wrote; every other trial goes on.
 
     Args:
-        function: Called as ``function(**params)``; gives what :meth:`~zoopt.evaluate.Outcome.of` reads. It may be a
+        function: Called as ``function(**params)``; gives what ``of`` reads. It may be a
             lambda, or come from a notebook: it travels by cloudpickle, once to each worker.
         timeout: For one evaluation, seconds or a text such as ``"10m"``.
-        env: Environment variables to set in the workers; see :class:`WorkerPool`.
+        env: Environment variables to set in the workers; see ``WorkerPool``.
     """
 
     batched = False

@@ -62,7 +62,7 @@ class Journal:
         return self._parse(rows[0][1]) if rows else None
 
     def study(self, name: str, create: Mapping[str, Any] | None = None) -> StudyLog:
-        """The events of a study, not yet driven: readable at once, writable after :meth:`StudyLog.acquire`.
+        """The events of a study, not yet driven: readable at once, writable after ``StudyLog.acquire``.
 
         Args:
             name: Name of the study.

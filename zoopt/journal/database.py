@@ -56,11 +56,11 @@ _COMPILED: dict[str, dict[str, _Statement]] = {}  # by dialect: compiling takes 
 
 
 class Database:
-    """A journal's database and this process's connection to it, guarded by :attr:`lock` and usable from any thread.
+    """A journal's database and this process's connection to it, guarded by ``lock`` and usable from any thread.
 
     Args:
         address: URL or path.
-        durability: ``"full"`` or ``"process"``; see :class:`zoopt.journal.Journal`.
+        durability: ``"full"`` or ``"process"``; see ``zoopt.journal.Journal``.
         read_only: Whether nothing may be written.
 
     Raises:
@@ -142,13 +142,13 @@ class Database:
             raise
 
     def execute(self, statement: str, /, **values: Any) -> int:
-        """Run a statement of :data:`schema.STATEMENTS`; how many rows it met."""
+        """Run a statement of ``schema.STATEMENTS``; how many rows it met."""
         with self.lock:
             text, order = self._statements[statement]
             return self.run(text, tuple([values[key] for key in order])).rowcount
 
     def fetch(self, statement: str, /, **values: Any) -> list[Any]:
-        """All rows of a statement of :data:`schema.STATEMENTS`, as the driver gives them."""
+        """All rows of a statement of ``schema.STATEMENTS``, as the driver gives them."""
         with self.lock:
             text, order = self._statements[statement]
             parameters = tuple([values[key] for key in order])
@@ -205,7 +205,7 @@ class Database:
             return setting in (2, "on")
 
     def detached(self, statement: str, /, **values: Any) -> int:
-        """As :meth:`execute`, on a connection of its own that is closed again; for threads beside the one that writes."""
+        """As ``execute``, on a connection of its own that is closed again; for threads beside the one that writes."""
         text, order = self._statements[statement]
         with self._engine.connect() as connection:
             connection.exec_driver_sql(_SYNCHRONOUS[self.dialect][False])

@@ -62,7 +62,7 @@ class Event(_Columns):
 
     @property
     def records(self) -> np.ndarray[Any, Any] | None:
-        """The body as an array ``(rows,)`` of its dtype. For many events at once use :func:`decode`."""
+        """The body as an array ``(rows,)`` of its dtype. For many events at once use ``decode``."""
         return None if self.layout is None else decode([self])
 
 
@@ -72,12 +72,12 @@ def bound(layouts: Mapping[int, Dtype]) -> type[Event]:
 
 
 class Events(Sequence[Event]):
-    """Recorded events in order, as they were fetched: an :class:`Event` is made when it is looked at.
+    """Recorded events in order, as they were fetched: an ``Event`` is made when it is looked at.
 
     Columns of it are quicker than its events, where there are a hundred thousand of them.
 
     Args:
-        event: Their class, see :func:`bound`.
+        event: Their class, see ``bound``.
         rows: One tuple an event.
     """
 
@@ -209,7 +209,7 @@ def dtype_to_spec(dtype: Dtype) -> str:
 
 
 def spec_to_dtype(spec: str) -> Dtype:
-    """The dtype written by :func:`dtype_to_spec`.
+    """The dtype written by ``dtype_to_spec``.
 
     Raises:
         JournalError: The text is not a dtype.

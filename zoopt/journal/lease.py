@@ -46,7 +46,7 @@ class Owner:
 
     @staticmethod
     def parse(data: str) -> Owner:
-        """The owner written by :meth:`to_json`."""
+        """The owner written by ``to_json``."""
         return Owner(**json.loads(data))
 
     def to_json(self) -> str:

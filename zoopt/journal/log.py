@@ -33,7 +33,7 @@ logger = logging.getLogger("zoopt.journal")
 
 
 class StudyLog:
-    """The events of one study. Made by :meth:`Journal.study`.
+    """The events of one study. Made by ``Journal.study``.
 
     Attributes:
         journal: The journal that holds it.
@@ -245,7 +245,7 @@ class StudyLog:
         """Several events recorded together, or none of them: nothing is written when an exception leaves the block.
 
         Args:
-            sync: As for :meth:`append`.
+            sync: As for ``append``.
         """
         with self._database.lock:
             self._check()
@@ -454,7 +454,7 @@ class StudyLog:
 
 
 class Transaction:
-    """Events that are recorded together; see :meth:`StudyLog.transaction`."""
+    """Events that are recorded together; see ``StudyLog.transaction``."""
 
     def __init__(self, log: StudyLog) -> None:
         self._log = log
@@ -475,7 +475,7 @@ class Transaction:
         note: Mapping[str, Any] | None = None,
         snapshot: bytes | None = None,
     ) -> int:
-        """As :meth:`StudyLog.append`; written when the block ends.
+        """As ``StudyLog.append``; written when the block ends.
 
         Returns:
             The sequence number it will have.
