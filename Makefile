@@ -90,7 +90,7 @@ bench-peers: .venv/.installed
 
 docs: .venv/.installed
 	$(BIN)/python tools/link_tree.py
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet  # an advertisement
 
 bench: .venv/.installed bench-peers
 	for file in benchmarks/[a-z]*.py; do $(BIN)/python $$file || exit 1; done
