@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -408,25 +410,84 @@ def test_a_run_that_is_over_already_evaluates_nothing() -> None:
     assert here.submitted == [] and out.state is TrialState.PENDING
 
 
-def test_an_evaluation_that_takes_everything_down_each_time_is_lost_after_three_attempts() -> None:
-    s = study()
-    out = s.ask()
+def test_an_evaluation_that_takes_everything_down_each_time_is_lost_after_three_attempts(tmp_path: Path) -> None:
+    options = {"journal": str(tmp_path / "study.db"), "durability": "process"}
+    with study(**options) as s:
+        s.ask()
+    for _ in range(2):
+        child = os.fork()
+        if child == 0:
+            with study(**options) as s:
+                s.run(Here(lambda t: os._exit(9)), evaluations=3)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with study(**options) as s:
+        assert s.trial(0).state is TrialState.PENDING
+        s.run(Here(lambda t: 1.0), evaluations=3)
+        assert s.trial(0).state is TrialState.LOST
+        assert (s.evaluations, s.failures) == (3, 1)
 
-    class Crash(Exception):
-        """Stands for the end of the driver: nobody can note down anything."""
+
+def _failures_stop_it(s: Study, running: Any) -> None:
+    with pytest.raises(ObjectiveError, match="max_failures"):
+        s.run(running, evaluations=50, parallel=2, max_failures=s.failures + 1)
+
+
+def _a_callback_stops_it(kind: str) -> Any:
+    def angry(study: Study, event: Any) -> None:
+        if event.kind == kind:
+            raise FeedbackError("not with me")
+
+    def stop(s: Study, running: Any) -> None:
+        with pytest.raises(FeedbackError, match="not with me"):
+            s.run(running, evaluations=50, parallel=2, callbacks=[angry])
+
+    return stop
+
+
+def _an_evaluator_stops_it(s: Study, running: Any) -> None:
+    running.submit = lambda trial: (_ for _ in ()).throw(RuntimeError("no more processes"))
+    with pytest.raises(RuntimeError, match="no more processes"):
+        s.run(running, evaluations=50, parallel=2)
+
+
+def _a_batch_stops_it(s: Study, running: Any) -> None:
+    class Broken(Batched):
+        def tell(self, study: Study, batch: Any) -> None:
+            raise RuntimeError("a bug of ours")
+
+    with pytest.raises(RuntimeError, match="a bug of ours"):
+        s.run(Broken(lambda x: x), evaluations=50, parallel=2)
+
+
+@pytest.mark.parametrize(
+    "stop",
+    [
+        _failures_stop_it,
+        _a_callback_stops_it("failed"),
+        _a_callback_stops_it("asked"),
+        _a_callback_stops_it("retried"),
+        _an_evaluator_stops_it,
+        _a_batch_stops_it,
+    ],
+)
+def test_whatever_ends_a_run_on_our_side_is_no_attempt_of_the_trials_that_were_out(stop: Any) -> None:
+    s = study()
+    first = s.ask(2)[0]
+    release = threading.Event()
 
     def objective(trial: Any) -> float:
-        return 1.0
+        if trial.id == 0:
+            release.wait(60)
+            return 5.0
+        return float("nan")
 
-    for _ in range(2):
-        here = Here(objective)
-        here.submit = lambda trial: (_ for _ in ()).throw(Crash())  # type: ignore[method-assign]
-        with pytest.raises(Crash):
-            s.run(here, evaluations=3)
-    assert out.state is TrialState.PENDING
-    s.run(Here(objective), evaluations=3)
-    assert out.state is TrialState.LOST
-    assert (s.evaluations, s.failures) == (3, 1)
+    for _ in range(5):
+        stop(s, Here(objective))
+        assert first.state is TrialState.PENDING
+    release.set()
+    s.run(Here(objective), evaluations=s.evaluations + len(s.pending))
+    assert first.value == 5.0
 
 
 def test_results_told_from_elsewhere_meanwhile_are_no_error(caplog: pytest.LogCaptureFixture) -> None:

@@ -36,7 +36,8 @@ def drive(
     """Run a study until a stopping rule holds; the arguments are those of ``zoopt.study.Study.run``.
 
     Trials that are pending already are evaluated again first. After Ctrl-C no new trial is started, those that are out
-    are left pending, and ``KeyboardInterrupt`` is raised: the study can be run again.
+    are left pending, and ``KeyboardInterrupt`` is raised: the study can be run again. Only an evaluation that vanished with
+    its process counts as an attempt of its trial, never one that was stopped.
 
     Raises:
         ObjectiveError: ``max_failures`` evaluations have failed.
@@ -76,13 +77,17 @@ class _Run:
         self.evaluator.start(self.parallel)
         try:
             return self._batches(self.evaluator) if self.evaluator.batched else self._trials()
-        except BaseException as error:
-            if not isinstance(error, Exception):
-                with suppress(ZooptError):  # the interrupt is what counts
-                    self.study._stopped([trial.id for trial in self.out.values()])
+        except BaseException:
+            with suppress(ZooptError):  # what ended the run is what counts
+                self._leave()
             raise
         finally:
             self.evaluator.close()
+
+    def _leave(self) -> None:
+        """Leave what is out pending: evaluations that are stopped from here, or were never begun, are no attempts that vanished."""
+        left = set(self.left)
+        self.study._stopped([trial.id for trial in self.study.pending if trial.id not in left])
 
     def _trials(self) -> Reason | None:
         """One by one, up to ``parallel`` of them at a time."""
@@ -133,8 +138,8 @@ class _Run:
         study = self.study
         while not study.status.stop:
             if self.left:
-                batch = study.retry(self.left[: self.parallel])
-                del self.left[: self.parallel]
+                next_ones, self.left = self.left[: self.parallel], self.left[self.parallel :]
+                batch = study.retry(next_ones)
             else:
                 n = self._room(0)
                 if n < 1:
@@ -144,9 +149,7 @@ class _Run:
                 except Exhausted as reason:
                     return _exhausted(reason)
             if len(batch):
-                self.out = {Future(): trial for trial in batch}
                 evaluator.tell(study, batch)
-                self.out = {}
             self._check_failures()
         return None
 
