@@ -428,6 +428,29 @@ def test_an_evaluation_that_takes_everything_down_each_time_is_lost_after_three_
         assert (s.evaluations, s.failures) == (3, 1)
 
 
+def test_a_batch_that_takes_everything_down_is_taken_apart_to_find_the_trial(tmp_path: Path) -> None:
+    options = {"journal": str(tmp_path / "study.db"), "durability": "process", "space": Space({"k": Integer(0, 9)})}
+    with study(**options) as s:
+        for k in range(4):
+            s.enqueue({"k": k})
+
+    def objective(x: torch.Tensor) -> torch.Tensor:
+        if (x == 1).any():
+            os._exit(9)
+        return x[:, 0]
+
+    for _ in range(3):
+        child = os.fork()
+        if child == 0:
+            with study(**options) as s:
+                s.run(Batched(objective), evaluations=4, parallel=4)
+            os._exit(1)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    with study(**options) as s:
+        s.run(Batched(objective), evaluations=4, parallel=4)
+        assert [s.trial(k).state.name for k in range(4)] == ["COMPLETE", "LOST", "COMPLETE", "COMPLETE"]
+
+
 def _failures_stop_it(s: Study, running: Any) -> None:
     with pytest.raises(ObjectiveError, match="max_failures"):
         s.run(running, evaluations=50, parallel=2, max_failures=s.failures + 1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, wait
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
@@ -12,7 +12,9 @@ import numpy as np
 
 from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError, ZooptError
 from zoopt.evaluate import Evaluator, Outcome, as_evaluator
+from zoopt.evaluate.executor import ExecutorDied
 from zoopt.stop import AnyOf, Evaluations, Reason, Rule
+from zoopt.study import MAX_ATTEMPTS
 
 if TYPE_CHECKING:
     from zoopt.study import Study, StudyEvent
@@ -70,6 +72,7 @@ class _Run:
         self.max_failures = max_failures
         self.left = [trial.id for trial in study.pending]  # by a run that was stopped, or by the user
         self.out: dict[Future[Outcome], Trial] = {}
+        self.alone = False  # whether what is out must be so by itself
 
     def __call__(self) -> Reason | None:
         """Run to the end; gives why it ended where no stopping rule says so."""
@@ -77,40 +80,67 @@ class _Run:
         self.evaluator.start(self.parallel)
         try:
             return self._batches(self.evaluator) if self.evaluator.batched else self._trials()
+        except ExecutorDied:  # any of those that it held may be the cause
+            self._leave(but={trial.id for trial in self.out.values()})
+            raise
         except BaseException:
-            with suppress(ZooptError):  # what ended the run is what counts
-                self._leave()
+            self._leave()
             raise
         finally:
             self.evaluator.close()
 
-    def _leave(self) -> None:
+    def _leave(self, but: Collection[int] = ()) -> None:
         """Leave what is out pending: evaluations that are stopped from here, or were never begun, are no attempts that vanished."""
-        left = set(self.left)
-        self.study._stopped([trial.id for trial in self.study.pending if trial.id not in left])
+        vanished = {*self.left, *but}
+        with suppress(ZooptError):  # what ended the run is what counts
+            self.study._stopped([trial.id for trial in self.study.pending if trial.id not in vanished])
 
     def _trials(self) -> Reason | None:
         """One by one, up to ``parallel`` of them at a time."""
         study, out = self.study, self.out
         while True:
             ended = None
-            if not study.status.stop:
+            if not study.status.stop and not (self.alone and out):
+                self.alone = False
                 self._evaluate_left()
-                if not self.left:
+                if not self.left and not self.alone:
                     ended = self._evaluate_new()
             if not out:
                 return ended
             done, _ = wait(out, return_when=FIRST_COMPLETED)
-            for future in sorted(done, key=lambda f: out[f].id):
-                _record(study, out[future], future.result())
-                del out[future]
+            self._collect(done)
             self._check_failures()
 
+    def _collect(self, done: Collection[Future[Outcome]]) -> None:
+        """Record what came back. An error that ends the run is raised when all that came beside it is recorded."""
+        error: BaseException | None = None
+        for future in sorted(done, key=lambda f: self.out[f].id):
+            try:
+                outcome = future.result()
+            except BaseException as raised:
+                error = error or raised
+            else:
+                _record(self.study, self.out.pop(future), outcome)
+        if error is not None:
+            raise error
+
     def _evaluate_left(self) -> None:
-        """Start trials that are pending already, where there is room; those begun too often become lost instead."""
-        while self.left and len(self.out) < self.parallel:
+        """Start trials that are pending already, where there is room; those begun too often become lost instead.
+
+        The last attempt of a trial is made while nothing else is out: should it end its process again, it takes no other along.
+        """
+        while self.left and len(self.out) < self.parallel and not self.alone:
+            last = self._last_attempt(self.left[0])
+            if last and self.out:
+                return
             for trial in self.study.retry(self.left.pop(0)):
                 self.out[self.evaluator.submit(trial)] = trial
+                self.alone = last
+
+    def _last_attempt(self, i: int) -> bool:
+        """Whether the evaluation of a pending trial vanished so often that the next is its last."""
+        batch = self.study._ledger.pending_batch(i)
+        return batch is not None and (batch.attempts or {}).get(i, 1) >= MAX_ATTEMPTS - 1
 
     def _evaluate_new(self) -> Reason | None:
         """Start new trials, where there is room; gives the reason when nothing is left to propose and nothing is out."""
@@ -138,8 +168,7 @@ class _Run:
         study = self.study
         while not study.status.stop:
             if self.left:
-                next_ones, self.left = self.left[: self.parallel], self.left[self.parallel :]
-                batch = study.retry(next_ones)
+                batch = study.retry(self._next_left())
             else:
                 n = self._room(0)
                 if n < 1:
@@ -152,6 +181,13 @@ class _Run:
                 evaluator.tell(study, batch)
             self._check_failures()
         return None
+
+    def _next_left(self) -> list[int]:
+        """Up to ``parallel`` of the trials that are pending already; one whose attempt is the last by itself."""
+        lasts = (k for k, i in enumerate(self.left[: self.parallel]) if self._last_attempt(i))
+        n = max(next(lasts, self.parallel), 1)
+        taken, self.left = self.left[:n], self.left[n:]
+        return taken
 
     def _check_failures(self) -> None:
         study = self.study

@@ -50,6 +50,8 @@ def dumps(thing: Any) -> bytes:
         if by_value:
             cloudpickle.register_pickle_by_value(module)
         data: bytes = cloudpickle.dumps(thing)
+    except ConfigError:  # of an Objective inside, which has said it
+        raise
     except Exception as error:
         raise ConfigError(
             f"{thing!r} cannot be sent to a worker process ({describe(error)}). Keep open files, locks, connections and the like "

@@ -34,6 +34,7 @@ class Evaluator(Protocol):
     """Who computes the objective.
 
     A failing objective is never an exception of the future: it is an ``Outcome`` with ``error`` set.
+    An exception of the future, or of ``submit``, ends the run and leaves the trial pending.
     An evaluator can be started again after it was closed. ``close`` stops what is still running; those futures are
     cancelled, and their trials stay pending.
 

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Executor, Future, InvalidStateError
+from concurrent.futures import CancelledError, Executor, Future, InvalidStateError, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 from zoopt.errors import ConfigError, ObjectiveError
-from zoopt.evaluate._objective import Objective
+from zoopt.evaluate._objective import Objective, dumps
 from zoopt.evaluate.evaluator import TrialLike, check_signature, duration
 from zoopt.evaluate.outcome import Outcome, describe
+
+
+class ExecutorDied(ObjectiveError):
+    """A process of a user's executor ended, and with it the executor. Which of the calls it held was the cause is not known."""
 
 
 class OnExecutor:
@@ -45,18 +49,26 @@ class OnExecutor:
         check_signature(self.function, parameters)
 
     def start(self, parallel: int) -> None:
-        """Nothing to start: the executor is the user's, and so is how many calls it runs at once."""
+        """Nothing to start: the executor is the user's, and so is how many calls it runs at once.
+
+        Raises:
+            ConfigError: The function cannot be pickled, and the executor runs processes.
+        """
         self._objective = Objective(self.function)
+        if isinstance(self.executor, ProcessPoolExecutor):
+            dumps(self._objective)
 
     def submit(self, trial: TrialLike) -> Future[Outcome]:
-        """Compute one trial.
+        """Compute one trial. Where a process of the executor dies, which ends all that it held, the future raises ``ObjectiveError``.
 
         Raises:
             ObjectiveError: The executor takes no calls: it was shut down, or one of its processes died and broke it.
         """
         try:
             inner: Future[Any] = self.executor.submit(self._objective, trial.params)
-        except RuntimeError as error:  # BrokenExecutor is one
+        except BrokenProcessPool as error:
+            raise self._died() from error
+        except RuntimeError as error:
             raise ObjectiveError(
                 f"the executor {self.executor!r} takes no more evaluations ({describe(error)}); give a new one."
             ) from error
@@ -75,7 +87,7 @@ class OnExecutor:
                 timer.cancel()
             with self._lock:
                 self._running.discard(done)
-            _copy(done, outcome)
+            _set(outcome, self._read(done))
 
         inner.add_done_callback(finish)
         return outcome
@@ -85,25 +97,28 @@ class OnExecutor:
         _set(outcome, Outcome.failed(reason, seconds=self.timeout or 0.0))
         inner.cancel()
 
+    def _read(self, done: Future[Any]) -> Outcome | BaseException:
+        if done.cancelled():
+            return CancelledError()
+        error = done.exception()
+        if isinstance(error, BrokenProcessPool):
+            return self._died()
+        if isinstance(error, ConfigError):  # the function could not be sent, and never will be; what it raises itself is an Outcome
+            return error
+        return Outcome.of(done.result()) if error is None else Outcome.failed(describe(error))
+
+    def _died(self) -> ExecutorDied:
+        return ExecutorDied(
+            f"a process of the executor {self.executor!r} died, and with it every evaluation that it held; give a new one. "
+            f"The trials are pending: one that ends its process each time is given up after the third."
+        )
+
     def close(self) -> None:
         """Cancel what has not begun. What runs goes on to its end in the executor."""
         with self._lock:
             running = list(self._running)
         for future in running:
             future.cancel()
-
-
-def _copy(done: Future[Any], outcome: Future[Outcome]) -> None:
-    if done.cancelled():
-        _set(outcome, CancelledError())
-        return
-    error = done.exception()
-    if isinstance(error, BrokenProcessPool):
-        _set(outcome, Outcome.failed("a process of the executor died, which ends every evaluation that it held"))
-    elif error is not None:
-        _set(outcome, Outcome.failed(describe(error)))
-    else:
-        _set(outcome, Outcome.of(done.result()))
 
 
 def _set(outcome: Future[Outcome], result: Outcome | BaseException) -> None:
