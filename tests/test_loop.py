@@ -142,6 +142,112 @@ def test_a_problem_sees_all_runs_at_once() -> None:
     assert shapes == [(5, 8, 2)] * 2
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("strategy", ["cma-es", "de", "pso", "nsga2", "cbo", "random"])
+def test_values_may_carry_a_gradient(strategy: str) -> None:
+    weights = torch.nn.Linear(3, 1).double()
+
+    def network(x: Tensor) -> Tensor:
+        values: Tensor = weights(x)
+        return values.square().squeeze(-1)
+
+    def constrained(x: Tensor) -> Evaluation:
+        return Evaluation(network(x), network(x).unsqueeze(-1) - 1.0)
+
+    plain = minimize(lambda x: network(x).detach(), strategy, space=SPACE, evaluations=300, device="cpu")
+    result = minimize(network, strategy, space=SPACE, evaluations=300, device="cpu")
+    assert result.value == plain.value
+    listed = minimize(lambda x: list(network(x)), strategy, space=SPACE, evaluations=300, device="cpu")
+    assert listed.value == pytest.approx(plain.value)
+    for found in (result, minimize(constrained, strategy, space=SPACE, evaluations=300, constraints=["c"], device="cpu")):
+        assert not any(t.requires_grad for t in (found.x, found.xs, found.values, found.violations))
+
+
+def test_an_objective_may_train_inside() -> None:
+    def fitted(x: Tensor) -> Tensor:
+        weights = torch.zeros(len(x), requires_grad=True)
+        for _ in range(20):
+            (slope,) = torch.autograd.grad((weights - x[:, 0]).square().sum(), weights)
+            weights = (weights - 0.5 * slope).detach().requires_grad_()
+        return weights.square()
+
+    assert minimize(fitted, "cma-es", space=SPACE, evaluations=200, device="cpu").value < 1e-6
+
+
+# ---------------------------------------------------------------------- what comes beside the values
+
+
+def watched(recipe: type[Strategy[Any]]) -> tuple[Strategy[Any], list[Observations]]:
+    """A strategy that keeps what it is told."""
+    told: list[Observations] = []
+
+    class Watching(recipe):  # type: ignore[misc, valid-type]
+        def tell(self, task: Task, state: Any, observations: Observations, random: Random) -> Any:
+            told.append(observations)
+            return super().tell(task, state, observations, random)
+
+    return Watching(), told
+
+
+def with_everything(z: Tensor) -> Evaluation:
+    """The sum of squares with its gradients and a noise; what was reached is a little less than what was asked."""
+    return Evaluation(z.square().sum(-1), noise=z.abs().sum(-1), gradients=2 * z, reached=0.99 * z)
+
+
+LOGARITHMIC = Space({"x": Real(-1, 3), "lr": Real(1e-4, 1.0, log=True)})
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_noise_gradients_and_reached_settings_are_passed_on(runs: int) -> None:
+    recipe, told = watched(Cloud)
+    minimize(with_everything, recipe, space=LOGARITHMIC, evaluations=8, runs=runs, device="cpu")
+    asked = LOGARITHMIC.decode(told[0].x) / 0.99
+    leaf = told[0].x.clone().requires_grad_(True)
+    (slopes,) = torch.autograd.grad(LOGARITHMIC.decode(leaf).square().sum() / 0.99, leaf)
+    assert told[0].noise is not None and told[0].gradients is not None
+    assert torch.allclose(told[0].noise, asked.abs().sum(-1, keepdim=True), rtol=1e-10)
+    assert told[0].gradients.shape == (runs, 8, 1, 2)
+    assert torch.allclose(told[0].gradients[..., 0, :], slopes, rtol=1e-10)
+
+
+def test_a_study_is_told_the_same_beside_the_values() -> None:
+    from zoopt.evaluate import Batched
+    from zoopt.strategies import RandomSearch
+
+    recipe, told = watched(RandomSearch)
+    minimize(with_everything, recipe, space=LOGARITHMIC, evaluations=5, seed=4, device="cpu")
+    recipe, again = watched(RandomSearch)
+    Study(LOGARITHMIC, recipe, seed=4).run(Batched(with_everything), evaluations=5, parallel=5)
+    for name in ("x", "values", "noise", "gradients"):
+        assert torch.allclose(getattr(told[0], name), getattr(again[0], name), rtol=1e-12), name
+
+
+@pytest.mark.parametrize("runs", [1, 2])
+def test_a_row_with_a_noise_that_is_none_counts_as_failed(runs: int) -> None:
+    def objective(z: Tensor) -> Evaluation:
+        return Evaluation(sphere(z), noise=torch.where(z[:, :1] > 0, 0.1, -1.0))
+
+    recipe, told = watched(Cloud)
+    result = minimize(objective, recipe, space=SPACE, evaluations=80, runs=runs, device="cpu")
+    assert (result.xs[:, 0] > 0).all()
+    assert torch.equal(told[0].ok, SPACE.decode(told[0].x)[..., 0] > 0)
+
+
+@pytest.mark.parametrize(
+    ("beside", "match"),
+    [
+        ({"noise": torch.ones(3)}, r"noise as \(8,\) or \(8, 1\); got \(3,\)"),
+        ({"gradients": torch.ones(8)}, r"gradients as \(8, 3\) or \(8, 1, 3\); got \(8,\)"),
+        ({"gradients": torch.ones(8, 3, 3)}, r"gradients as .*; got \(8, 3, 3\)"),
+        ({"reached": torch.ones(3)}, r"reached settings as \(8, 3\); got \(3,\)"),
+        ({"noise": "little"}, "must give numbers"),
+    ],
+)
+def test_what_comes_beside_the_values_must_fit(beside: dict[str, Any], match: str) -> None:
+    with pytest.raises(ObjectiveError, match=match):
+        minimize(lambda z: Evaluation(sphere(z), **beside), Cloud(), space=SPACE, evaluations=16, device="cpu")
+
+
 # ---------------------------------------------------------------------- runs
 
 
@@ -264,6 +370,23 @@ def test_one_run_may_fail_whole_but_not_all() -> None:
         minimize(lambda x: x[:, 0] * torch.nan, "random", space=SPACE, evaluations=16, device="cpu")
 
 
+@pytest.mark.parametrize("strategy", ["cma-es", "de", "pso", "sobol"])
+def test_one_run_of_a_strategy_that_does_them_one_by_one_may_fail_whole_but_not_all(strategy: str) -> None:
+    def objective(x: Tensor) -> Tensor:
+        calls.append(len(x))
+        return sphere(x) if failing < sum(calls) <= 240 else sphere(x) * torch.nan
+
+    calls: list[int] = []
+    failing = 120
+    result = minimize(objective, strategy, space=SPACE, evaluations=120, runs=2, device="cpu")
+    assert result.values[0] == torch.inf and torch.isnan(result.xs[0]).all()
+    assert result.value == result.values[1] < torch.inf
+    assert result.evaluations.tolist() == [120, 120]
+    calls, failing = [], 240
+    with pytest.raises(ObjectiveError, match="no finite value in 240 evaluations"):
+        minimize(objective, strategy, space=SPACE, evaluations=120, runs=2, device="cpu")
+
+
 @pytest.mark.parametrize("runs", [1, 4])
 def test_feasible_points_win_over_better_values(runs: int) -> None:
     def objective(x: Tensor) -> Evaluation:
@@ -288,6 +411,17 @@ def test_where_nothing_is_feasible_the_smallest_violation_wins_in_and_between_ru
     winner = int(result.violations.argmin())
     assert torch.equal(result.x, result.xs[winner]) and result.value == result.values[winner]
     assert result.reason == "evaluations"  # an infeasible value reaches no target
+
+
+@pytest.mark.parametrize("runs", [1, 3])
+def test_an_infeasible_value_reaches_no_target(runs: int) -> None:
+    def objective(x: Tensor) -> Evaluation:
+        return Evaluation(sphere(x), torch.ones_like(x[:, :1]))
+
+    result = minimize(objective, Cloud(), space=SPACE, evaluations=8 * 64, runs=runs, constraints=["c"], target=2.0, device="cpu")
+    assert (result.values <= 2.0).all() and (result.violations == 1.0).all()
+    assert result.reason == "evaluations"
+    assert result.evaluations.tolist() == [8 * 64] * runs
 
 
 def test_known_constraints_and_finite_spaces() -> None:
@@ -335,6 +469,45 @@ def test_an_error_of_the_objective_is_the_users_to_see() -> None:
     with pytest.raises(KeyError, match="column 7"):
         minimize(objective, Cloud(), space=SPACE, evaluations=16, device="cpu")
 
+    def count(x: Any) -> Any:
+        calls.append(type(x))
+        raise errors[len(calls) - 1] if len(calls) <= len(errors) else KeyError("unexpected")
+
+    calls: list[type] = []
+    errors: list[Exception] = [ValueError("the simulator is out of licences")]
+    with pytest.raises(ValueError, match="out of licences"):
+        minimize(count, Cloud(), space=SPACE, evaluations=16, device="cpu")
+    assert calls == [Tensor]  # a tensor is not what was wrong: an expensive objective is not called again
+
+
+@pytest.mark.parametrize(
+    "of_a_tensor",
+    [
+        AttributeError("'Tensor' object has no attribute 'astype'"),
+        TypeError("sum() received an invalid combination of arguments"),
+        RuntimeError("Can't call numpy() on Tensor that requires grad. Use tensor.detach().numpy() instead."),
+        ValueError("step must be greater than zero"),
+        NotImplementedError("cannot determine Numba type of <class 'torch.Tensor'>"),
+    ],
+)
+def test_numpy_is_tried_where_a_tensor_was_what_was_wrong_and_both_errors_are_seen(of_a_tensor: Exception) -> None:
+    def objective(x: Any) -> Any:
+        if isinstance(x, Tensor):
+            x.zero_()  # what a failed call did to its points is not seen by the next
+            raise of_a_tensor
+        if broken:
+            raise KeyError("column 7")
+        return ((x - 1) ** 2).sum(-1)
+
+    broken = False
+    result = minimize(objective, Cloud(), space=SPACE, evaluations=80, device="cpu")
+    assert result.value == minimize(sphere, Cloud(), space=SPACE, evaluations=80, device="cpu").value
+    broken = True
+    with pytest.raises(type(of_a_tensor)) as caught:
+        minimize(objective, Cloud(), space=SPACE, evaluations=80, device="cpu")
+    assert isinstance(caught.value.__cause__, KeyError)
+    assert "array='torch' or 'numpy'" in caught.value.__notes__[0]
+
 
 @pytest.mark.parametrize(
     ("options", "error", "match"),
@@ -345,11 +518,36 @@ def test_an_error_of_the_objective_is_the_users_to_see() -> None:
         ({"array": "jax"}, ConfigError, "'auto', 'torch' or 'numpy'"),
         ({"space": Space({"x": Real(0, 1), "t": Context(Real(0, 1))})}, ConfigError, "t is context"),
         ({"strategy": "nsga"}, KeyError, "nsga2"),
+        ({"evaluations": 100.5}, ConfigError, "evaluations must be a whole number of at least 1; got 100.5"),
+        ({"evaluations": "100"}, ConfigError, "evaluations must be a whole number of at least 1; got '100'"),
+        ({"evaluations": True}, ConfigError, "evaluations must be a whole number"),
+        ({"evaluations": float("inf")}, ConfigError, "evaluations must be a whole number"),
+        ({"runs": 2.5}, ConfigError, "runs must be a whole number of at least 1; got 2.5"),
+        ({"target": "1"}, ConfigError, "target must be a number; got '1'"),
+        ({"target": float("nan")}, ConfigError, "target must be a number; got nan"),
+        ({"device": "gpu"}, ConfigError, "device must be .*'cuda'.*; got 'gpu'"),
+        ({"dtype": "float32"}, ConfigError, "dtype must be torch.float64 or torch.float32; got 'float32'"),
+        ({"dtype": torch.bfloat16}, ConfigError, "dtype must be torch.float64 or torch.float32; got torch.bfloat16"),
+        ({"constraints": "heat"}, ConfigError, r"constraints must be a list of names, e.g. \['heat'\]; got 'heat'"),
+        ({"seed": 1.5}, ConfigError, "seed must be an integer"),
     ],
 )
 def test_nonsense_is_refused(options: dict[str, Any], error: type[Exception], match: str) -> None:
     with pytest.raises(error, match=match):
         minimize(sphere, options.pop("strategy", Cloud()), **{"space": SPACE, "evaluations": 16, **options})
+
+
+def test_what_is_no_objective_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"a problem or a callable on an \(n, d\) array was expected; got 5"):
+        minimize(5, Cloud(), space=SPACE, evaluations=16)  # type: ignore[arg-type]
+
+
+def test_whole_numbers_of_any_type_and_a_dict_as_space() -> None:
+    plain = minimize(sphere, Cloud(), space=SPACE, evaluations=80, runs=2, device="cpu")
+    options: dict[str, Any] = {"evaluations": 8e1, "runs": np.int64(2), "target": np.float32(-1)}
+    result = minimize(sphere, Cloud(), space={"x": Real(-5, 5, shape=(3,))}, device="cpu", **options)
+    assert torch.equal(result.xs, plain.xs)
+    assert result.evaluations.tolist() == [80, 80]
 
 
 def test_several_objectives_belong_to_a_study() -> None:

@@ -1,12 +1,17 @@
-"""What a study is made with, checked."""
+"""What a study or `minimize` is given, checked."""
 
 from __future__ import annotations
 
+import math
 import operator
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from zoopt.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
 
 
 def read_directions(direction: str, objectives: Mapping[str, str] | None) -> dict[str, str]:
@@ -60,3 +65,94 @@ def read_seed(seed: int | None) -> int:
         return operator.index(seed)
     except TypeError:
         raise ConfigError(f"seed must be an integer or None; got {seed!r}.") from None
+
+
+def read_count(name: str, value: Any) -> int:
+    """A whole number of at least 1, of any numeric type; ``1e4`` is one.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    try:
+        count = int(value) if isinstance(value, float) and value.is_integer() else operator.index(value)
+    except TypeError:
+        count = 0
+    if isinstance(value, bool) or count < 1:
+        raise ConfigError(f"{name} must be a whole number of at least 1; got {value!r}.")
+    return count
+
+
+def read_number(name: str, value: Any) -> float:
+    """A number of any type, infinities included.
+
+    Raises:
+        ConfigError: It is none, or NaN.
+    """
+    try:
+        number = math.nan if isinstance(value, str | bytes | bool) else float(value)
+    except (TypeError, ValueError, OverflowError, RuntimeError):  # the last from tensors of several numbers
+        number = math.nan
+    if math.isnan(number):
+        raise ConfigError(f"{name} must be a number; got {value!r}.")
+    return number
+
+
+def read_device(device: Any) -> torch.device:
+    """A torch device that can be used here; ``"auto"`` is an accelerator where there is one.
+
+    Raises:
+        ConfigError: There is no such device.
+    """
+    import torch
+
+    try:
+        found = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = (str(error).splitlines() or [""])[0].rstrip(".")
+        raise ConfigError(
+            f"device must be 'auto' or a torch device that can be used here, such as 'cpu' or 'cuda'; got {device!r} ({said})."
+        ) from None
+    return found
+
+
+def read_dtype(dtype: Any) -> torch.dtype:
+    """A floating type in which points can be told apart.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    import torch
+
+    if dtype is torch.float64 or dtype is torch.float32:
+        found: torch.dtype = dtype
+        return found
+    raise ConfigError(f"dtype must be torch.float64 or torch.float32; got {dtype!r}.")
+
+
+def read_callbacks(callbacks: Any) -> list[Callable[..., None]]:
+    """Callbacks, of one or of several.
+
+    Raises:
+        ConfigError: What cannot be called.
+    """
+    listed = [callbacks] if callable(callbacks) else list(callbacks) if isinstance(callbacks, Iterable) else None
+    if listed is None or not all(map(callable, listed)):
+        raise ConfigError(f"callbacks must be a function of (study, event), or several; got {callbacks!r}.")
+    return listed
+
+
+def check_parameter_names(parameters: Iterable[str], objectives: Mapping[str, str], constraints: Sequence[str]) -> None:
+    """Refuse a parameter with the name of an objective or a constraint: each has its own column in the history.
+
+    Raises:
+        ConfigError: There is one; the message says how to rename.
+    """
+    for name in parameters:
+        if name in objectives:
+            what, renamed = "an objective", f"the objective, e.g. objectives={{'loss': {objectives[name]!r}}}"
+        elif name in constraints:
+            what, renamed = "a constraint", "the constraint"
+        else:
+            continue
+        raise ConfigError(f"{name!r} is the name of a parameter and of {what}; rename the parameter or {renamed}.")

@@ -258,7 +258,7 @@ class Engine:
         if gradients and not gradients.keys().isdisjoint(ids.tolist()):
             blank = np.full((len(self.signs), self.task.dim), np.nan)
             slopes = np.stack([gradients.get(i, blank) for i in ids.tolist()])
-            slopes = slopes * self.signs[:, None] * self._decoding_slopes(x)[:, None, :]
+            slopes = slopes * self.signs[:, None] * self.task.space.decoding_slopes(torch.tensor(x)).numpy()[:, None, :]
         if noise is not None and np.isnan(noise).all():
             noise = None
         if failed:
@@ -280,11 +280,15 @@ class Engine:
             device=self.task.device,
         )
 
-    def _decoding_slopes(self, x: Array) -> Array:
-        """Derivatives of problem units with respect to encoded columns, ``(n, d)``: every column is mapped by itself."""
-        leaf = torch.tensor(x, requires_grad=True)
-        (slopes,) = torch.autograd.grad(self.task.space.decode(leaf).sum(), leaf)
-        return np.array(slopes.numpy())
+    def given_up(self, x: Array, columns: Mapping[str, Column]) -> Observations:
+        """Candidates that nobody will evaluate, as dropped trials without an id."""
+        n = len(x)
+        values = np.full((n, len(self.signs)), np.inf)
+        ids = np.full(n, -1)
+        task = self.task
+        return Observations(
+            ids, x, values, ok=np.zeros(n, dtype=bool), dropped=(-1,), columns=columns, dtype=task.dtype, device=task.device
+        )
 
 
 def _in_unit_box(x: Array) -> bool:

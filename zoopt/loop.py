@@ -6,6 +6,7 @@ over leading run dimensions does all runs at once; for the others the runs are d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
@@ -14,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from zoopt.arguments import read_choice, read_constraint_names, read_count, read_device, read_dtype, read_number, read_seed
 from zoopt.errors import ConfigError, Exhausted, NotReady, ObjectiveError, StrategyError
 from zoopt.feedback import Evaluation, Observations, column_rows
 from zoopt.problem import Problem
@@ -22,6 +24,8 @@ from zoopt.space import Space
 from zoopt.strategy import Request, State, Strategy, Task, make
 
 _CHECK_EVERY = 16  # steps between looks at which runs are done: each look waits for the device
+# What numpy code says of a tensor, besides TypeError and AttributeError: torch, numpy (a negative step) and compilers.
+_OF_A_TENSOR = re.compile(r"numpy|torch\.Tensor|requires grad|step must be greater than zero", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +68,7 @@ def minimize(
     strategy: str | Strategy[Any] = "cma-es",
     *,
     evaluations: int,
-    space: Space | None = None,
+    space: Space | Mapping[str, Any] | None = None,
     constraints: Sequence[str] | None = None,
     runs: int = 1,
     seed: int = 0,
@@ -77,38 +81,50 @@ def minimize(
 
     Args:
         problem: A ``Problem``, or any callable on an ``(n, d)`` array in problem units that gives
-            ``(n,)`` values or an ``Evaluation``; on torch tensors or numpy arrays.
+            ``(n,)`` values or an ``Evaluation``; on torch tensors or numpy arrays. Noise, gradients and reached settings of an
+            ``Evaluation`` are passed on to the strategy; its metrics are not kept. Values that carry a gradient are detached.
         strategy: Registered name or recipe.
         evaluations: Budget of each run.
-        space: The search space, where the problem does not bring one.
+        space: The search space or a mapping of names to variables, where the problem does not bring one.
         constraints: Names of the outcome constraints in the objective's ``Evaluation``, where the problem does not bring them.
         runs: Independent repetitions. Run m gives the same result beside any number of others.
         seed: Decides every run.
         target: Stop a run that has a value at most this.
         device: ``"auto"`` takes an accelerator where there is one.
-        dtype: Floating type of points and values.
-        array: What a plain callable takes; ``"auto"`` tries torch first and numpy where that raises.
+        dtype: Floating type of points and values: ``torch.float64`` or ``torch.float32``.
+        array: What a plain callable takes; ``"auto"`` tries a torch tensor first, and a numpy array where that raised an error that a
+            tensor can cause.
+
+    Returns:
+        The best of all runs and what each run found.
 
     Raises:
+        ConfigError: An argument has a value that it cannot have, there is no space, or more than one objective.
+        UnknownName: No strategy of this name.
         CapabilityError: The strategy cannot handle the problem.
-        ObjectiveError: The objective returned something that is not one value a point, or never a finite one.
+        ObjectiveError: The objective returned something that is not one value a point, or never a finite one. What the
+            objective itself raises is raised as it is.
+        StrategyError: The strategy gave what it must not.
     """
-    where = space if space is not None else getattr(problem, "space", None)
+    if not callable(problem):
+        raise ConfigError(f"minimize() needs an objective: a problem or a callable on an (n, d) array was expected; got {problem!r}.")
+    where = Space(space) if isinstance(space, Mapping) else space if space is not None else getattr(problem, "space", None)
     if not isinstance(where, Space):
         raise ConfigError("minimize() needs a space: pass space=Space({...}), or a problem that has one.")
-    if evaluations < 1 or runs < 1:
-        raise ConfigError(f"evaluations and runs must be at least 1; got {evaluations} and {runs}.")
-    if array not in ("auto", "torch", "numpy"):
-        raise ConfigError(f"array must be 'auto', 'torch' or 'numpy'; got {array!r}.")
+    evaluations, runs, seed = read_count("evaluations", evaluations), read_count("runs", runs), read_seed(seed)
+    target = None if target is None else read_number("target", target)
+    read_choice("array", array, ("auto", "torch", "numpy"))
     if where.context:
         raise ConfigError(f"{', '.join(where.context)} is context, observed and not chosen; use a Study and ask(context=...).")
     recipe = make(strategy)
+    objectives = tuple(getattr(problem, "objectives", None) or ("value",))
+    named = constraints if constraints is not None else getattr(problem, "constraints", None) or ()
     task = Task(
         where,
-        tuple(getattr(problem, "objectives", None) or ("value",)),
-        tuple(constraints if constraints is not None else getattr(problem, "constraints", None) or ()),
-        device=_device(device),
-        dtype=dtype,
+        objectives,
+        read_constraint_names(named, dict.fromkeys(objectives, "minimize")),
+        device=read_device(device),
+        dtype=read_dtype(dtype),
         problem=problem,
     )
     if len(task.objectives) > 1:
@@ -118,18 +134,36 @@ def minimize(
     if recipe.capabilities.batched:
         batched = replace(task, runs=(runs,))
         recipe.check(batched)
-        return _run(recipe, batched, objective, evaluations, target, key)
+        return _result([_run(recipe, batched, objective, evaluations, target, key)], where)
     recipe.check(task)
     # Run 0 draws what a study of this seed draws; the key of a single run is left as it is, which is the quicker one.
     keys = [key] if runs == 1 else [key.select((m,)) for m in range(runs)]
-    results = [_run(recipe, task, objective, evaluations, target, own) for own in keys]
-    return results[0] if runs == 1 else _merge(results)
+    return _result([_run(recipe, task, objective, evaluations, target, own) for own in keys], where)
 
 
-def _device(device: str | torch.device) -> torch.device:
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+@dataclass(frozen=True, slots=True)
+class _Beside:
+    """What an objective gave beside its values.
+
+    Attributes:
+        constraints: ``(*runs, n, c)`` or None.
+        noise: Standard deviations, ``(*runs, n, 1)``, or None.
+        gradients: With respect to encoded points, ``(*runs, n, 1, d)``, or None.
+        reached: Encoded points, ``(*runs, n, d)``, or None.
+    """
+
+    constraints: Tensor | None
+    noise: Tensor | None
+    gradients: Tensor | None
+    reached: Tensor | None
+
+    def ok(self, values: Tensor) -> Tensor:
+        """Which rows can be learned from, ``(*runs, n)``."""
+        ok = torch.isfinite(values)
+        for part in (self.constraints, self.noise, self.reached):
+            if part is not None:
+                ok = ok & torch.isfinite(part).all(-1)
+        return ok if self.noise is None else ok & (self.noise >= 0).all(-1)
 
 
 class _Objective:
@@ -139,8 +173,8 @@ class _Objective:
         self.function = function
         self.space = task.space
         self.task = task
-        self.array = array
         self.flat = not isinstance(function, Problem)  # only problems are known to be written over leading dimensions
+        self.array = array if self.flat else "torch"
         # Where decoding is nothing but an affine map of the unit box, it is one fused operation.
         self.affine = task.space.affine(task.dtype, task.device)
 
@@ -150,15 +184,15 @@ class _Objective:
             return torch.addcmul(low, x, width)
         return self.space.decode(x)
 
-    def __call__(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Values ``(*runs, n)`` and constraints ``(*runs, n, c)`` at encoded points."""
+    def __call__(self, x: Tensor) -> tuple[Tensor, _Beside | None]:
+        """Values ``(*runs, n)`` at encoded points, and what came beside them."""
         z = self.decode(x)
         if self.flat and z.dim() > 2:
             z = z.flatten(0, -2)
         result = self._call(z)
-        constraints = None
+        given = None
         if isinstance(result, Evaluation):
-            constraints, result = result.constraints, result.values
+            given, result = result, result.values
         values = self._tensor(result)
         shape = z.shape[:-1]
         if values.shape != shape and values.shape != (*shape, 1):
@@ -166,44 +200,85 @@ class _Objective:
                 f"the objective must give one value a point: expected shape {tuple(shape)} for points of shape "
                 f"{tuple(z.shape)}, got {tuple(values.shape)}. It is called on whole batches; reduce over the last dimension only."
             )
-        if not self.task.constraints:
-            if constraints is not None:
-                raise ObjectiveError("the objective gives constraints, but minimize() was told of none: pass constraints=['name', ...].")
-            return values.reshape(x.shape[:-1]), None
-        names = self.task.constraints
-        told = None if constraints is None else self._tensor(constraints)
-        if told is None or told.shape != (*shape, len(names)):
-            got = "none" if told is None else tuple(told.shape)
-            raise ObjectiveError(f"the objective must give its constraints {', '.join(names)} as {(*shape, len(names))}; got {got}.")
-        return values.reshape(x.shape[:-1]), told.reshape(*x.shape[:-1], len(names))
+        values = values.reshape(x.shape[:-1])
+        if given is None:
+            if not self.task.constraints:
+                return values, None
+            given = Evaluation(values)
+        return values, self._beside(given, shape, x)
+
+    def _beside(self, given: Evaluation, shape: tuple[int, ...], x: Tensor) -> _Beside | None:
+        """What came beside the values of points of this shape; None where nothing did."""
+        names, dim = self.task.constraints, self.task.dim
+        if given.constraints is not None and not names:
+            raise ObjectiveError("the objective gives constraints, but minimize() was told of none: pass constraints=['name', ...].")
+
+        def read(what: str, told: Any, *rows: tuple[int, ...], needed: bool = False) -> Tensor | None:
+            """A part whose rows have one of these shapes, with the last of them over the runs."""
+            if told is None and not needed:
+                return None
+            part = None if told is None else self._tensor(told)
+            if part is None or tuple(part.shape) not in [(*shape, *row) for row in rows]:
+                wanted, got = " or ".join(str((*shape, *row)) for row in rows), "none" if part is None else tuple(part.shape)
+                raise ObjectiveError(f"the objective must give its {what} as {wanted}; got {got}.")
+            return part.reshape(*x.shape[:-1], *rows[-1])
+
+        constraints = read(f"constraints {', '.join(names)}", given.constraints, (len(names),), needed=bool(names))
+        noise = read("noise", given.noise, (), (1,))
+        gradients = read("gradients", given.gradients, (dim,), (1, dim))
+        reached = read("reached settings", given.reached, (dim,))
+        if reached is not None:
+            reached = self.space.snap(self.space.encode(reached))
+        if gradients is not None:
+            gradients = gradients * self.space.decoding_slopes(x if reached is None else reached).unsqueeze(-2)
+        if constraints is None and noise is None and gradients is None and reached is None:
+            return None
+        return _Beside(constraints, noise, gradients, reached)
 
     def _call(self, z: Tensor) -> Any:
-        if self.array == "numpy":
-            return self.function(z.cpu().numpy())
         if self.array == "torch":
             return self.function(z)
+        if self.array == "numpy":
+            return self.function(z.cpu().numpy())
         try:
-            result = self.function(z)
-        except Exception as torch_error:
+            result = self.function(z.clone())
+        except Exception as error:
+            if not isinstance(error, TypeError | AttributeError) and not _OF_A_TENSOR.search(str(error)):
+                raise
             try:
                 result = self.function(z.cpu().numpy())
-            except Exception:
-                raise torch_error from None
+            except Exception as numpy_error:
+                error.add_note("A tensor was tried first, then a numpy array, and both raised; array='torch' or 'numpy' tries one of them.")
+                raise error from numpy_error
             self.array = "numpy"
             return result
         self.array = "torch"
         return result
 
-    def _tensor(self, values: Any) -> Tensor:
-        if isinstance(values, Tensor):
-            return values if values.dtype == self.task.dtype else values.to(self.task.dtype)
+    def _tensor(self, told: Any) -> Tensor:
+        if isinstance(told, Tensor):
+            numbers = told.detach() if told.requires_grad else told
+            return numbers if numbers.dtype == self.task.dtype else numbers.to(self.task.dtype)
+        if isinstance(told, list | tuple):
+            told = [part.detach().cpu() if isinstance(part, Tensor) else part for part in told]
         try:
-            return torch.as_tensor(np.asarray(values, dtype=np.float64), dtype=self.task.dtype, device=self.task.device)
+            return torch.as_tensor(np.asarray(told, dtype=np.float64), dtype=self.task.dtype, device=self.task.device)
         except (TypeError, ValueError):
-            raise ObjectiveError(f"the objective must give numbers, one a point; got {type(values).__name__}.") from None
+            raise ObjectiveError(f"the objective must give numbers, one a point; got {type(told).__name__}.") from None
 
 
-def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, target: float | None, key: Random) -> Result:
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What some runs found: the fields of `Result` of the same names, and why they stopped."""
+
+    values: Tensor
+    xs: Tensor
+    violations: Tensor
+    evaluations: Tensor
+    reasons: set[str]
+
+
+def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, target: float | None, key: Random) -> _Found:
     """All runs of a batched strategy together, or one run of another."""
     state = recipe.begin(task, key.child("begin"))
     runs = task.runs
@@ -235,33 +310,37 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
             columns = {name: column_rows(column, slice(budget - used), len(runs)) for name, column in columns.items()}
         if not box:
             x = task.space.repair(x, key.at(call).child("loop"))
-        values, constraints = objective(x)
+        values, beside = objective(x)
+        constraints = None if beside is None else beside.constraints
         n = x.shape[-2]
         used += n
         call += 1
         if simple:  # one run of a plain objective: a look at the smallest value is all that is needed
             ok = None
             low = float(values.min())
-            if not low < torch.inf or low == -torch.inf or not bool(torch.isfinite(values).all()):
-                ok = torch.isfinite(values)
-                values = torch.where(ok, values, torch.inf)
-                low = float(values.min())
+            if beside is not None or not low < torch.inf or low == -torch.inf or not bool(torch.isfinite(values).all()):
+                usable = torch.isfinite(values) if beside is None else beside.ok(values)
+                if not bool(usable.all()):
+                    ok, values = usable, torch.where(usable, values, torch.inf)
+                    low = float(values.min())
             if low < best_value:
                 best_value = low
                 incumbent = x[int(values.argmin())].clone()
         else:
             ok = None
-            if constraints is not None or not (host and bool(torch.isfinite(values.sum()))):
-                ok = torch.isfinite(values)
-                if constraints is not None:
-                    ok = ok & torch.isfinite(constraints).all(-1)
+            if beside is not None or not (host and bool(torch.isfinite(values.sum()))):
+                ok = torch.isfinite(values) if beside is None else beside.ok(values)
                 values = torch.where(ok, values, torch.inf)
             best, violation, incumbent = _improve(best, violation, incumbent, values, constraints, ok, x)
+        if beside is not None and beside.reached is not None:  # a row that failed reached nothing
+            x = beside.reached if ok is None else torch.where(ok.unsqueeze(-1), beside.reached, x)
         observations = Observations(
             range(used - n, used),
             x,
             values.unsqueeze(-1),
             constraints=constraints,
+            noise=None if beside is None else beside.noise,
+            gradients=None if beside is None else beside.gradients,
             ok=ok,
             columns=columns,
             dtype=task.dtype,
@@ -296,7 +375,6 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
                 violation = None if violation is None else violation[rows]
     else:
         stopped_by.add("evaluations")
-    reason = "+".join(sorted(stopped_by))
     if simple:
         best = torch.tensor(best_value, dtype=task.dtype, device=task.device)
     if keep is not None:
@@ -307,15 +385,19 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
     else:
         best, incumbent, spent = best.unsqueeze(0), incumbent.unsqueeze(0), torch.tensor([used])
         least = torch.zeros_like(best) if violation is None else violation.unsqueeze(0)
-    return _result(best, objective.decode(incumbent), least, spent, reason, task.space)
+    return _Found(best, objective.decode(incumbent), least, spent, stopped_by)
 
 
-def _result(values: Tensor, xs: Tensor, violations: Tensor, evaluations: Tensor, reason: str, space: Space) -> Result:
+def _result(parts: list[_Found], space: Space) -> Result:
     """The result of all runs; the best of them is the one with the smallest violation, then the smallest value."""
+    values, xs, violations, evaluations = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "xs", "violations", "evaluations")
+    )
     if not bool(torch.isfinite(values).any()):
         raise ObjectiveError(f"the objective gave no finite value in {int(evaluations.sum())} evaluations.")
     feasible_first = torch.where(violations == violations.min(), values, torch.inf)
     winner = int(feasible_first.argmin())
+    reason = "+".join(sorted(set().union(*(part.reasons for part in parts))))
     return Result(float(values[winner]), xs[winner], values, xs, violations, evaluations, reason, space)
 
 
@@ -367,9 +449,3 @@ def select(state: Any, runs: Tensor) -> Any:
     if type(state) in (list, tuple):
         return type(state)(select(value, runs) for value in state)
     return state
-
-
-def _merge(results: list[Result]) -> Result:
-    reasons = sorted({r.reason for r in results})
-    parts = [torch.cat([getattr(r, name) for r in results]) for name in ("values", "xs", "violations", "evaluations")]
-    return _result(parts[0], parts[1], parts[2], parts[3], "+".join(reasons), results[0].space)

@@ -263,6 +263,20 @@ class Space:
         arithmetic = self._arithmetic(torch.empty(0, dtype=dtype, device=device))
         return arithmetic.offset, arithmetic.slope
 
+    def decoding_slopes(self, x: Tensor) -> Tensor:
+        """Derivatives of problem units with respect to encoded columns, each of which is mapped by itself; 0 where it is discrete.
+
+        Args:
+            x: ``(..., d)``.
+
+        Returns:
+            ``(..., d)``.
+        """
+        with torch.enable_grad():
+            leaf = x.detach().clone().requires_grad_(True)
+            (slopes,) = torch.autograd.grad(self.decode(leaf).sum(), leaf)
+        return slopes
+
     # Parameters by name.
 
     def row_params(self, row: Floats) -> dict[str, Any]:
