@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from zoopt.config import load
+
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 
 
@@ -28,6 +30,30 @@ def test_digits_svm_runs_goes_on_and_draws_its_picture(tmp_path: Path) -> None:
     assert "best trial" in out and "5" in out
     run(folder, "plot.py")
     assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_picture_of_digits_svm_is_drawn_beside_a_run_and_not_before_there_is_something_to_draw(tmp_path: Path) -> None:
+    folder = tmp_path / "digits_svm"
+    shutil.copytree(EXAMPLES / "digits_svm", folder, ignore=shutil.ignore_patterns("*.db*", "*.png", "__pycache__"))
+
+    def plot() -> tuple[int, str, str]:
+        done = subprocess.run([sys.executable, "plot.py"], cwd=folder, capture_output=True, text=True, timeout=600, check=False)
+        return done.returncode, done.stdout, done.stderr
+
+    code, _, err = plot()
+    assert code == 1 and "run the study first" in err and "Traceback" not in err
+    assert not (folder / "study.db").exists()
+    text = (folder / "study.toml").read_text()
+    (folder / "in_memory.toml").write_text(text.replace('python = "objective:accuracy"', 'command = "true"'))
+    with load(folder / "in_memory.toml", {"study.journal": "study.db"}).make_study() as study:
+        trial = study.ask()
+        code, _, err = plot()
+        assert code == 1 and "no trial is complete yet" in err and "Traceback" not in err
+        study.tell(trial, 0.9)
+        code, out, _ = plot()
+        assert code == 0 and "wrote" in out
+        assert (folder / "convergence.png").read_bytes().startswith(b"\x89PNG")
+        study.tell(study.ask(), 0.95)  # and it drives on
 
 
 def test_batched_torch_finds_the_parameters(tmp_path: Path) -> None:

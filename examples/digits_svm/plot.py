@@ -11,16 +11,26 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from zoopt.config import load
+from zoopt.config import locate
+from zoopt.errors import JournalError
+from zoopt.journal import Journal
+from zoopt.restore import read
 
 FLOOR = 0.8  # what is below stands on the lower edge as triangles: the good ones are told apart above it
 
 
 def main(out: Path) -> None:
-    """Write the picture to ``out``."""
-    with load(Path(__file__).with_name("study.toml")).make_study() as study:
-        history = study.history()
-        best = study.best
+    """Write the picture to ``out``.
+
+    Raises:
+        JournalError: Nothing is recorded yet, or no trial is complete.
+    """
+    address, name = locate(Path(__file__).with_name("study.toml"))
+    with Journal(address, read_only=True) as journal:  # to look at, which goes beside a run
+        study = read(journal, name)
+    history, best = study.history(), study.best
+    if best is None:
+        raise JournalError(f"no trial is complete yet in {address}.")
     done = history["state"] == "complete"
     numbers, accuracy = history["id"][done] + 1, history["accuracy"][done]
     figure, axes = plt.subplots(figsize=(7, 4), layout="constrained")
@@ -35,7 +45,7 @@ def main(out: Path) -> None:
     axes.set_ylim(FLOOR, 1.0)
     axes.set_xlabel("evaluation")
     axes.set_ylabel("accuracy, five folds")
-    axes.set_title(f"Support vector machine on 1,797 digits: {best.value:.4f}" if best and best.value else "")
+    axes.set_title(f"Support vector machine on 1,797 digits: {best.value:.4f}")
     axes.legend(loc="lower right", frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(out, dpi=120)
@@ -43,5 +53,8 @@ def main(out: Path) -> None:
 
 if __name__ == "__main__":
     target = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).with_name("convergence.png")
-    main(target)
+    try:
+        main(target)
+    except JournalError as error:
+        sys.exit(str(error))
     print(f"wrote {target}")
