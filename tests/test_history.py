@@ -22,6 +22,17 @@ def test_the_front_is_what_nothing_dominates(m: int) -> None:
             assert pareto_rows(values).tolist() == [i for i, out in enumerate(dominated(values)) if not out]
 
 
+@pytest.mark.parametrize("m", [2, 3, 4, 6])
+def test_large_fronts_too(m: int) -> None:
+    rng = np.random.default_rng(m)
+    sphere = np.abs(rng.normal(size=(700, m)))
+    sphere /= np.linalg.norm(sphere, axis=1, keepdims=True)
+    assert pareto_rows(sphere).tolist() == list(range(700))
+    for values in (rng.random((700, m)), rng.integers(0, 5, (700, m)).astype(float), sphere.round(1), np.ones((700, m))):
+        better = (values <= values[:, None]).all(-1) & (values < values[:, None]).any(-1)
+        assert pareto_rows(values).tolist() == np.nonzero(~better.any(1))[0].tolist()
+
+
 def test_equal_rows_all_stay_and_rounding_of_sums_misleads_nobody() -> None:
     assert pareto_rows(np.array([[1.0, 2.0], [2.0, 1.0], [1.0, 2.0], [2.0, 2.0]])).tolist() == [0, 1, 2]
     assert pareto_rows(np.array([[1e16, 1.0], [1e16, 0.0]])).tolist() == [1]
