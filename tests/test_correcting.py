@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zoopt import Real, Space, Study
-from zoopt.errors import AlreadyTold, CapabilityError, FeedbackError, UnknownId
+from zoopt.errors import AlreadyTold, CapabilityError, FeedbackError, StrategyError, UnknownId
 from zoopt.feedback import Candidates, Observations, Ranking
 from zoopt.random import Random
 from zoopt.state import equal
@@ -421,3 +421,65 @@ def test_withdrawn_rankings_are_pending_again_in_a_reopened_study(tmp_path: Path
     memory.ask(50)
     memory.rank(list(range(n))[::-1])
     assert memory.ask(2).params == after
+
+
+# ---------------------------------------------------------------------- a record that comes out differently
+
+
+def bowl(trial: Any) -> float:
+    return float((trial.params["x"] - 0.3) ** 2 + (trial.params["y"] - 0.6) ** 2)
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["memory", "journal"])
+@pytest.mark.parametrize("batch", [1, 50])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_amending_before_restarts_leaves_a_study_that_goes_on(tmp_path: Path, seed: int, batch: int, journal: bool) -> None:
+    """With the corrected value the strategy restarts elsewhere, with generations of another size than recorded."""
+    options: dict[str, Any] = {"journal": str(tmp_path / "s.db"), "durability": "process"} if journal else {}
+    s = study("cma-es", **{**options, "seed": seed})
+    while s.evaluations < 1200:
+        asked = s.ask(batch)
+        s.tell(asked, [bowl(t) for t in asked])
+    s.amend(450, 5.0)
+    total = s.evaluations
+    for _ in range(40):
+        asked = s.ask(batch)
+        s.tell(asked, [bowl(t) for t in asked])
+    assert s.evaluations > total and s.pending == []
+    s.amend(450, bowl(s.trial(450)))
+    assert s.best is not None and s.best.value is not None and s.best.value < 1e-6
+    asked = s.ask(batch)
+    s.close()
+    if journal:
+        again = study("cma-es", **{**options, "seed": seed})
+        assert [t.id for t in again.pending] == asked.ids.tolist()
+        again.tell(again.pending, [bowl(t) for t in again.pending])
+        again.ask(batch)
+        again.close()
+
+
+@dataclass(frozen=True)
+class Fragile(Log):
+    """Raises at values above 100."""
+
+    def tell(self, task: Task, state: LogState, observations: Observations, random: Random) -> LogState:
+        if float(observations.values.max()) > 100:
+            raise ArithmeticError("too large for me")
+        return super().tell(task, state, observations, random)
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["memory", "journal"])
+def test_an_amendment_that_the_strategy_cannot_bear_can_be_amended(tmp_path: Path, journal: bool) -> None:
+    s = study(Fragile(), **({"journal": str(tmp_path / "s.db")} if journal else {}))
+    batch = s.ask(3)
+    s.tell(batch, [1.0, 2.0, 3.0])
+    with pytest.raises(StrategyError, match="too large for me"):
+        s.amend(1, 1000.0)
+    with pytest.raises(StrategyError, match="too large for me"):
+        s.ask()
+    with pytest.raises(FeedbackError, match="finite"):
+        s.amend(1, float("nan"))
+    s.amend(1, 0.5)
+    assert s.ask().id == 3
+    assert s.best is not None and s.best.id == 1
+    s.close()

@@ -502,13 +502,14 @@ def test_another_strategy_is_refused_unless_told_to_go_on_with_the_data(path: Pa
         Study(space, "random", journal=str(path), constraints=["heat"], resume="date", **PROCESS)  # type: ignore[arg-type]
 
     second = Study(space, Learner(), journal=str(path), constraints=["heat"], resume="data", **PROCESS)
-    assert learned(second).ids == [0, 2, 4, 6]
-    assert learned(second).values == [[0.0], [-2.0], [4.0], [9.0]]
-    assert [x[0] for x in learned(second).x] == [0.5, 0.5, 0.5, 0.25]  # where it was reached, not where it was asked
+    assert learned(second).ids == [0, 2, 4, 6, 1]
+    assert learned(second).values == [[0.0], [-2.0], [4.0], [9.0], [np.inf]]  # that it failed is known of trial 1
+    assert [x[0] for x in learned(second).x[:4]] == [0.5, 0.5, 0.5, 0.25]  # where it was reached, not where it was asked
+    assert learned(second).x[4] == second.trial(1).encoded.tolist()
     assert [t.id for t in second.pending] == [3, 5]
     second.tell(3, 3.0, constraints=[0.0])  # asked by the other one
     assert learned(second).ids[-1] == 3
-    assert learned(second).columns == [""] * 5  # what that one noted beside its points means nothing to this one
+    assert learned(second).columns == [""] * 6  # what that one noted beside its points means nothing to this one
     trial = second.ask()
     assert trial.id == 7
     second.close()
@@ -517,11 +518,75 @@ def test_another_strategy_is_refused_unless_told_to_go_on_with_the_data(path: Pa
         Study(space, "cma-es", journal=str(path), constraints=["heat"], **PROCESS)
     for resume in ("same", "data"):  # the new one is the recorded one by now; nothing is told again
         third = Study(space, Learner(), journal=str(path), constraints=["heat"], resume=resume, **PROCESS)
-        assert learned(third).ids == [0, 2, 4, 6, 3]
+        assert learned(third).ids == [0, 2, 4, 6, 1, 3]
         assert [t.id for t in third.pending] == [5, 7]
         assert third.trial(7).encoded.tolist() == trial.encoded.tolist()
         assert third.seed == 0
         third.close()
+
+
+@dataclass
+class JudgeState(State):
+    """What was told: orders, and points that failed."""
+
+    orders: list[list[list[int]]] = field(default_factory=list)
+    failed: list[list[float]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Judge(Strategy[JudgeState]):
+    """Keeps rankings and failures."""
+
+    version: int = 1
+    capabilities: ClassVar[Capabilities] = Capabilities(feedback="ranking")
+
+    def begin(self, task: Task, random: Random) -> JudgeState:
+        return JudgeState()
+
+    def ask(self, task: Task, state: JudgeState, request: Request, random: Random) -> tuple[JudgeState, Candidates]:
+        return state, Candidates(task.space.from_unit(random.uniform((request.n or 1, task.dim))), {"mark": np.full(request.n or 1, 7)})
+
+    def tell(self, task: Task, state: JudgeState, observations: Observations, random: Random) -> JudgeState:
+        state.orders += [[list(tier) for tier in ranking.tiers] for ranking in observations.rankings]
+        state.orders += [[["mark"] if observations.column("mark") is not None else []]] if observations.rankings else []  # type: ignore[list-item]
+        state.failed += observations.x[~observations.ok].tolist()
+        return state
+
+
+def test_rankings_and_failures_are_data_too(path: Path) -> None:
+    first = Study(LINE, Judge(), seed=0, journal=str(path), feedback="ranking", **PROCESS)
+    first.ask(5)
+    first.rank([2, [0, 1]], rest="unseen")
+    taken_back = first.rank([1, 0])
+    first.rank([1, 3], rest="unseen")
+    first.withdraw(taken_back)
+    first.fail(4)
+    point = first.trial(4).encoded.tolist()
+    first.close()
+    second = Study(LINE, Judge(version=2), journal=str(path), feedback="ranking", resume="data", **PROCESS)
+    state = second._engine.state
+    assert state.orders == [[[2], [0, 1]], [[]], [[1], [3]], [[]]]
+    assert state.failed == [point]
+    second.close()
+
+
+def test_a_trial_in_two_rankings_is_finished_by_the_first(path: Path) -> None:
+    def live() -> Study:
+        study = Study(LINE, Judge(), seed=0, journal=str(path), feedback="ranking", **PROCESS)
+        return study
+
+    study = live()
+    study.ask(2)
+    study.rank([0, 1])
+    study._engine._spent = 1e9  # a snapshot is due
+    study.report(study.ask(), 1, 0.5)
+    study.rank([1, 0])
+    orders = study._engine.state.orders
+    assert orders == [[[0], [1]], [["mark"]], [[1], [0]], [[]]]
+    study.close()
+    again = live()
+    assert again._engine.state.orders == orders
+    again.close()
 
 
 def test_pending_trials_of_one_generation_do_not_enter_another_strategys(path: Path) -> None:

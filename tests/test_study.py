@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -593,3 +594,88 @@ def test_nonsense_is_refused_when_the_study_is_made(options: dict[str, Any], err
 def test_seeds_of_numpy_and_plain_variables_are_fine() -> None:
     a = Study({"x": Real(0, 1)}, "random", seed=np.int64(7))  # type: ignore[arg-type]
     assert a.ask().params == Study(Space({"x": Real(0, 1)}), "random", seed=7).ask().params
+
+
+# ---------------------------------------------------------------------- enqueued points and contexts
+
+
+def workshop() -> Space:
+    return Space({"machine": Context(Choice("a", "b")), "temp": Real(0, 1, when={"machine": "b"}), "z": Real(0, 1)})
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["memory", "journal"])
+def test_an_enqueued_point_waits_for_a_context_in_which_it_can_be(tmp_path: Path, journal: bool) -> None:
+    options: dict[str, Any] = {"journal": str(tmp_path / "s.db")} if journal else {}
+    s = Study(workshop(), "random", seed=0, **options)
+    s.enqueue({"temp": 0.9, "z": 0.2})
+    s.enqueue({"machine": "a", "z": 0.3})
+    s.enqueue({"z": 0.4})
+    assert s.ask(context={"machine": "b"}).params == {"machine": "b", "temp": pytest.approx(0.9), "z": pytest.approx(0.2)}
+    free = s.ask(context={"machine": "b"})  # the second waits for a, the third lacks its temperature here
+    assert free.params["z"] not in (0.3, 0.4)
+    if journal:
+        s.close()
+        s = Study(workshop(), "random", **options)
+    batch = s.ask(4, context={"machine": "a"})
+    assert batch.params == [{"machine": "a", "z": pytest.approx(0.3)}, {"machine": "a", "z": pytest.approx(0.4)}]
+    assert batch.encoded.tolist() == s.space.snap(batch.encoded).tolist()
+    s.close()
+
+
+def test_an_enqueued_point_of_wrong_values_is_refused_at_once() -> None:
+    s = Study(workshop(), "random", seed=0)
+    for wrong, message in (({"temp": 2.0}, "temp"), ({"oven": 1}, "no variable 'oven'"), ({"machine": "c"}, "machine")):
+        with pytest.raises(SpaceError, match=message):
+            s.enqueue(wrong)
+
+
+@pytest.mark.parametrize("history", ["all", "best"])
+def test_an_impossible_context_is_refused_and_nothing_is_lost(history: Any) -> None:
+    space = Space({"x": Real(0, 1), "c": Context(Real(0, 2))}, constraints=["x >= c"])
+    s, twin = (Study(space, "cma-es", seed=0, history=history) for _ in range(2))
+    for one in (s, twin):
+        for _ in range(5):
+            one.tell(one.ask(context={"c": 0.5}), 1.0)
+    with pytest.raises(SpaceError, match=r"no valid point with c as given"):
+        s.ask(context={"c": 1.5})
+    assert s.ask(context={"c": 0.25}).params == twin.ask(context={"c": 0.25}).params
+
+
+# ---------------------------------------------------------------------- names of trials
+
+
+def test_trials_may_be_named_by_a_generator() -> None:
+    s = study()
+    batch = s.ask(4)
+    s.drop(t for t in batch[:2])
+    s.fail(map(int, batch.ids[2:3]))
+    s.tell((t for t in batch[3:]), [1.0])
+    assert [t.state for t in batch] == [TrialState.DROPPED, TrialState.DROPPED, TrialState.FAILED, TrialState.COMPLETE]
+
+
+# ---------------------------------------------------------------------- readers
+
+
+@pytest.mark.parametrize("journal", [False, True], ids=["memory", "journal"])
+def test_a_reader_never_sees_a_study_that_is_being_rebuilt(tmp_path: Path, journal: bool) -> None:
+    s = study(**({"journal": str(tmp_path / "s.db"), "durability": "process"} if journal else {}))
+    batch = s.ask(50)
+    s.tell(batch, range(50))
+    seen: list[Any] = []
+    over = threading.Event()
+
+    def look() -> None:
+        trial = batch[7]
+        while not over.is_set():
+            try:
+                seen.append((s.evaluations, trial.value, trial.state, s.failures, len(s.rankings), trial.metrics, trial.error))
+            except Exception as error:
+                seen.append(error)
+
+    reader = threading.Thread(target=look)
+    reader.start()
+    for k in range(30):
+        s.amend(3, float(k))
+    over.set()
+    reader.join()
+    assert set(map(repr, seen)) == {repr((50, 7.0, TrialState.COMPLETE, 0, 0, {}, None))}

@@ -65,6 +65,11 @@ class Engine:
         self._all_points = self._unseen = None
         self.state = self.strategy.begin(self.task, self.random().child("begin"))
 
+    def go_on(self, saved: EngineState) -> None:
+        """A state that was saved."""
+        self._all_points = self._unseen = None
+        self.state, self.calls = saved.strategy, saved.calls
+
     def ask(self, request: Request) -> Candidates:
         """One call of the strategy's ask."""
         began = time.perf_counter()
@@ -81,9 +86,9 @@ class Engine:
         self._spent += time.perf_counter() - began
         self.calls += 1
 
-    def due_snapshot(self) -> bytes | None:
-        """The state as bytes, when enough time was spent in the strategy since the last snapshot; else None."""
-        if self._spent < SNAPSHOT_RATIO * self._snapshot_cost:
+    def due_snapshot(self, ratio: float = SNAPSHOT_RATIO) -> bytes | None:
+        """The state as bytes, when the time spent in the strategy since the last one is that many times what it costs; else None."""
+        if self._spent < ratio * self._snapshot_cost:
             return None
         began = time.perf_counter()
         data = to_bytes(EngineState(self.calls, self.state))
@@ -300,6 +305,14 @@ def _in_unit_box(x: Array) -> bool:
     return bool(((x >= 0.0) & (x <= 1.0)).all())
 
 
+def padded(like: Column, n: int) -> Column:
+    """A column with n rows, those beyond its own blank: -1 for integers, NaN for floats, as of points that were never asked."""
+    more = (n - len(like), *like.shape[1:])
+    if isinstance(like, Tensor):
+        return torch.cat([like, like.new_full(more, torch.nan if like.is_floating_point() else -1)])
+    return np.concatenate([like, np.full(more, -1 if like.dtype.kind in "iu" else np.nan, like.dtype)])
+
+
 def gather(parts: list[tuple[OpenBatch, Array]]) -> Mapping[str, Column]:
     """Columns of rows from several batches; -1 or NaN where a batch does not carry a column."""
     if len(parts) == 1:
@@ -308,19 +321,9 @@ def gather(parts: list[tuple[OpenBatch, Array]]) -> Mapping[str, Column]:
     gathered: dict[str, Column] = {}
     for name in {name: None for batch, _ in parts for name in batch.columns}:
         like = next(batch.columns[name] for batch, _ in parts if name in batch.columns)
+        pieces = [b.columns[name][rows] if name in b.columns else padded(like[:0], len(rows)) for b, rows in parts]
         if isinstance(like, Tensor):
-            blank = torch.nan if like.is_floating_point() else -1
-            pieces = [
-                torch.as_tensor(b.columns[name])[rows] if name in b.columns else like.new_full((len(rows), *like.shape[1:]), blank)
-                for b, rows in parts
-            ]
-            gathered[name] = torch.cat(pieces)
+            gathered[name] = torch.cat([torch.as_tensor(piece) for piece in pieces])
         else:
-            fill = -1 if like.dtype.kind in "iu" else np.nan
-            gathered[name] = np.concatenate(
-                [
-                    np.asarray(b.columns[name])[rows] if name in b.columns else np.full((len(rows), *like.shape[1:]), fill, like.dtype)
-                    for b, rows in parts
-                ]
-            )
+            gathered[name] = np.concatenate([np.asarray(piece) for piece in pieces])
     return gathered

@@ -124,10 +124,11 @@ class Generational(Strategy[GenerationState]):
                 generation = _closed(state, observations)
         else:
             numbers = observations.column("generation")
-            rows = np.nonzero((np.asarray(numbers) == state.number) & (np.asarray(slots) >= 0))[0]
+            slots = np.asarray(slots)
+            rows = np.nonzero((np.asarray(numbers) == state.number) & (slots >= 0) & (slots < state.size))[0]
             if len(rows) == 0:
                 return state
-            closed = _collect(task, state, observations, rows, np.asarray(slots)[rows])
+            closed = _collect(task, state, observations, rows, slots[rows])
             if not closed.all():
                 return state
             generation = _collected(task, state)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_right, insort
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -159,10 +159,14 @@ class Ledger:
             insort(self._starts, first)
         return batch
 
-    def take_queued(self, x: Array) -> None:
-        """The next enqueued points were handed out as ``x: (n, d)``."""
-        for _ in range(len(x)):
-            self.queue.popleft()
+    def take_queued(self, places: Sequence[int], x: Array) -> None:
+        """The enqueued points at these places of the queue were handed out as ``x: (n, d)``."""
+        if list(places) == list(range(len(places))):
+            for _ in places:
+                self.queue.popleft()
+        else:
+            taken = set(places)
+            self.queue = deque(point for k, point in enumerate(self.queue) if k not in taken)
         if self.task.deterministic:
             self.seen.update(map(point_key, x))
 
@@ -182,9 +186,13 @@ class Ledger:
         return before
 
     def restore_open(self, batches: dict[int, OpenBatch]) -> None:
-        """Put back what ``clear_open`` gave."""
+        """Put back what `clear_open` gave."""
         self.open = batches
         self._starts = sorted(start for start, batch in batches.items() if batch.n > 1)
+
+    def open_now(self) -> tuple[tuple[OpenBatch, Array | None], ...]:
+        """The open batches, each with a copy of its closed rows."""
+        return tuple((batch, None if batch.closed is None else batch.closed.copy()) for batch in self.open.values())
 
     def add_complete(self, x: Array, rows: Rows) -> Array:
         """New trials that are complete at once; gives their ids."""
@@ -260,26 +268,28 @@ class Ledger:
         for i in failed.tolist():
             self.errors.pop(i, None)
 
-    def unrank(self, ranking: int) -> None:
-        """Make trials pending of which nothing is known but a ranking that was withdrawn; the replay opens their batches."""
-        table = self.table
-        if table is None:
-            return
-        ranked = {i for number, other in self.rankings.items() if number not in self.withdrawn for i in other.ids}
-        ids = np.array(
-            [i for i in sorted(self.rankings[ranking].ids) if i not in ranked and np.isnan(table.row("values", i)).all()], dtype=np.int64
-        )
-        ids = ids[table.get("state", ids) == TrialState.COMPLETE]
-        table.set("state", ids, np.int8(TrialState.PENDING))
-        self.counts[TrialState.COMPLETE] -= len(ids)
-        self.counts[TrialState.PENDING] += len(ids)
-
     def count_attempt(self, i: int, more: int) -> None:
         """Evaluations begun of a pending trial: one more, or one that does not count after all."""
         batch = self.pending_batch(i)
         if batch is not None:
             batch.attempts = batch.attempts or {}
             batch.attempts[i] = batch.attempts.get(i, 1) + more
+
+    def forget(self, ids: Array) -> None:
+        """Take back what was told of pending trials, but for the objectives of those that wait for the others."""
+        table = self.table
+        if table is None:
+            return
+        if len(ids):
+            table.set("values", ids, np.nan)
+        for i in ids.tolist():
+            if i in self.partial:
+                table.set("values", np.array([i]), self.partial[i])
+                continue
+            if "noise" in table:
+                table.set("noise", np.array([i]), np.nan)
+            for told in (self.settings, self.gradients, self.metrics, self.errors):
+                told.pop(i, None)
 
     def store_noise(self, ids: Array, noise: Array) -> None:
         """Keep standard deviations; their column is made when the first are told."""

@@ -23,13 +23,13 @@ from zoopt.strategy import State, Strategy
 
 if TYPE_CHECKING:
     from zoopt.journal import StudyLog
+    from zoopt.ledger import OpenBatch
 
 Array = np.ndarray[Any, Any]
 
 STRATEGY_KINDS = ("asked", "told", "failed", "dropped", "lost", "added", "ranked")  # events that a strategy learns of
-_ASKED = STRATEGY_KINDS.index("asked")
-_TOLD = STRATEGY_KINDS.index("told")
-_ONE_BY_ONE = len(STRATEGY_KINDS)  # n times an ask for one trial and its tell
+_CODES = (*STRATEGY_KINDS, "one by one", "enqueued")  # of the calls in an OrderLog
+_ASKED, _TOLD, _ONE_BY_ONE, _ENQUEUED = map(_CODES.index, ("asked", "told", "one by one", "enqueued"))
 
 
 @dataclass(slots=True)
@@ -114,26 +114,53 @@ def write(log: StudyLog, entries: Sequence[Entry], *, sync: bool, snapshot: byte
             transaction.append(entry.kind, body, **options)
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """The strategy's state at one moment of a study in memory.
+
+    Attributes:
+        at: How much of the order had happened, see `OrderLog.mark`.
+        data: The state as bytes.
+        batches: The batches that were open, each with its closed rows at that moment.
+    """
+
+    at: int
+    data: bytes
+    batches: tuple[tuple[OpenBatch, Array | None], ...]
+
+
 class OrderLog:
     """The order in which a strategy without a journal was asked and told, in a few bytes a call.
 
-    With the table of trials this is enough to rebuild the strategy's state: proposals are made again from their keys. A
-    loop that asks for one trial and tells it, over and over, is kept as how often it did.
+    With the table of trials this is enough to rebuild the study: proposals are made again from their keys. A loop that asks for
+    one trial and tells it, over and over, is kept as how often it did.
+
+    An interrupt may come between any two lines. Each change is therefore one assignment or one call of ``extend``, and happens or does
+    not; it comes after the table holds what it names, and before everything that follows from it.
+
+    Attributes:
+        enqueued: All points ever enqueued.
+        held: A state to begin with instead of the first call, or None.
     """
 
-    __slots__ = ("_calls", "_end", "_notes", "_open", "_start")
+    __slots__ = ("_calls", "_notes", "_run", "enqueued", "held")
 
     def __init__(self) -> None:
         self._calls = array("q")  # five numbers a call; see append
         self._notes: list[tuple[Array, dict[str, Any] | None]] = []
-        self._start = self._end = 0  # trials asked and told one by one that are not in the calls yet
-        self._open = -1  # and the one that was asked after them
+        # Trials asked and told one by one that are not in the calls yet: from, to, the one asked after them or -1, and how long the
+        # calls were then: longer ones hold them already.
+        self._run = (0, 0, -1, 0)
+        self.enqueued: list[Array] = []
+        self.held: Held | None = None
 
     def append(self, entry: Entry) -> None:
-        """Keep one event if a strategy learns of it."""
+        """Keep one event if the strategy learns of it, or the queue."""
+        if entry.kind == "enqueued":
+            self.enqueued.append(entry.fields["x"][0])
+            self._extend(_ENQUEUED, len(self.enqueued) - 1, 1, -1, -1)
         if entry.kind not in STRATEGY_KINDS:
             return
-        self._flush()
         ids = entry.ids
         n = len(ids)
         if entry.note is None and n > 0 and int(ids[-1]) - int(ids[0]) == n - 1:
@@ -143,48 +170,65 @@ class OrderLog:
             first = -len(self._notes)
         asked = -1 if entry.asked is None else entry.asked
         remaining = -1 if entry.remaining is None else entry.remaining
-        self._calls.extend((STRATEGY_KINDS.index(entry.kind), first, n, asked, remaining))
+        self._extend(STRATEGY_KINDS.index(entry.kind), first, n, asked, remaining)
 
     def asked(self, first: int, n: int, asked: int, remaining: int | None) -> None:
         """Keep a plain ask that gave n trials from ``first`` on."""
-        if asked == 1 and remaining is None and self._open < 0:
-            if first != self._end:
-                self._flush()
-                self._start = self._end = first
-            self._open = first
+        if asked != 1 or remaining is not None:
+            self._extend(_ASKED, first, n, asked, -1 if remaining is None else remaining)
             return
-        self._flush()
-        self._calls.extend((_ASKED, first, n, asked, -1 if remaining is None else remaining))
+        start, end, out, at = self._run
+        if out < 0 and first == end and at == len(self._calls):
+            self._run = (start, end, first, at)
+            return
+        self._extend()
+        self._run = (first, first, first, len(self._calls))
 
     def told(self, i: int) -> None:
         """Keep a plain tell of one trial."""
-        if i == self._open:
-            self._end = i + 1
-            self._open = -1
+        start, _, out, at = self._run
+        if i == out and at == len(self._calls):
+            self._run = (start, i + 1, -1, at)
             return
-        self._flush()
-        self._calls.extend((_TOLD, i, 1, -1, -1))
+        self._extend(_TOLD, i, 1, -1, -1)
 
-    def _flush(self) -> None:
-        if self._end > self._start:
-            self._calls.extend((_ONE_BY_ONE, self._start, self._end - self._start, -1, -1))
-        if self._open >= 0:
-            self._calls.extend((_ASKED, self._open, 1, 1, -1))
-        self._start = self._end
-        self._open = -1
+    def mark(self) -> int:
+        """How much has happened so far."""
+        self._extend()
+        return len(self._calls)
 
-    def __iter__(self) -> Iterator[Entry]:
-        self._flush()
-        calls = iter(self._calls)
-        for kind, first, n, asked, remaining in zip(calls, calls, calls, calls, calls, strict=True):
-            if kind == _ONE_BY_ONE:
-                for i in range(first, first + n):
-                    ids = np.arange(i, i + 1)
-                    yield Entry("asked", ids, {}, 1)
-                    yield Entry("told", ids, {})
-                continue
+    def _extend(self, *call: int) -> None:
+        """Add the trials of the loop and then a call."""
+        start, end, out, at = self._run
+        before: tuple[int, ...] = ()
+        if at == len(self._calls):
+            if end > start:
+                before = (_ONE_BY_ONE, start, end - start, -1, -1)
+            if out >= 0:
+                before = (*before, _ASKED, out, 1, 1, -1)
+        if before or call:
+            self._calls.extend((*before, *call))
+
+    def calls(self) -> Iterator[tuple[int, str, Entry]]:
+        """Where each call stands, its kind and what it was about: an event's kind, "enqueued", or "one by one" for a loop's trials."""
+        self._extend()
+        numbers = iter(self._calls)
+        for at, (code, first, n, asked, remaining) in enumerate(zip(numbers, numbers, numbers, numbers, numbers, strict=True)):
+            kind = _CODES[code]
             ids, note = (np.arange(first, first + n), None) if first >= 0 else self._notes[-first - 1]
-            yield Entry(STRATEGY_KINDS[kind], ids, {}, None if asked < 0 else asked, None if remaining < 0 else remaining, note)
+            yield 5 * at, kind, Entry(kind, ids, {}, None if asked < 0 else asked, None if remaining < 0 else remaining, note)
+
+    def steps(self, since: int = 0) -> Iterator[Entry]:
+        """The calls of the strategy after a mark, one after the other."""
+        for at, kind, entry in self.calls():
+            if at < since or kind == "enqueued":
+                continue
+            if kind != "one by one":
+                yield entry
+                continue
+            for i in entry.ids.tolist():
+                yield Entry("asked", np.array((i,)), {}, 1)
+                yield Entry("told", np.array((i,)), {})
 
 
 def recipe_config(strategy: Strategy[Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,11 +17,12 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 import torch
 
+from zoopt.engine import padded
 from zoopt.errors import ConfigError, Exhausted, JournalError, NotReady, StrategyError, StudyMismatch, ZooptError
 from zoopt.feedback import Column, Ranking
 from zoopt.journal import Event, Events, Journal, StudyLog, decode
 from zoopt.ledger import NEVER, point_key
-from zoopt.record import STRATEGY_KINDS, EngineState, Entry, recipe_config, same
+from zoopt.record import STRATEGY_KINDS, EngineState, Entry, OrderLog, recipe_config, same
 from zoopt.state import from_bytes
 from zoopt.strategy import Request
 from zoopt.trials import TrialState
@@ -141,11 +143,10 @@ def _short(strategy: Mapping[str, Any]) -> str:
 
 @dataclass(slots=True)
 class _Step:
-    """One recorded strategy call: the entry, and for an ask the recorded points and columns."""
+    """One recorded strategy call: the entry, and for an ask the recorded points."""
 
     entry: Entry
     x: Array | None = None
-    columns: Mapping[str, Column] | None = None
 
 
 def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
@@ -173,7 +174,7 @@ def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
     _reopen(study, events, asked_at, finished_at, since, epoch)
     with _made_again(study):
         if engine is not None:
-            study._engine.state, study._engine.calls = engine.strategy, engine.calls
+            study._engine.go_on(engine)
         else:
             study._engine.begin()
             if study._engine.epoch:
@@ -271,7 +272,7 @@ def _restore_bulk(study: Study, events: Events) -> tuple[Array, Array]:
             finished_at[ids] = seqs
         if kind == "ranked":
             new = (finished_at[ids] > seqs) & ~np.isin(seqs, withdrawn)
-            finished_at[ids[new]] = seqs[new]
+            np.minimum.at(finished_at, ids[new], seqs[new])  # a trial may be in several
             table.set("state", ids[new], np.int8(TrialState.COMPLETE))
         if kind == "reported":
             for i, step, value in zip(ids.tolist(), records["step"].tolist(), records["value"].tolist(), strict=True):
@@ -347,8 +348,8 @@ def _restore_notes(study: Study, events: Events) -> None:
         elif event.kind == "withdrawn":
             study._ledger.withdrawn.add(note["ranking"])
         elif event.kind == "asked" and note.get("enqueued"):
-            for _ in range(event.rows):
-                study._ledger.queue.popleft()
+            places = note["enqueued"] if isinstance(note["enqueued"], list) else range(event.rows)  # True: the first ones
+            study._ledger.take_queued(places, np.empty((0, study.space.dim)))
 
 
 def _columns(records: Array) -> dict[str, Column]:
@@ -380,40 +381,107 @@ def _steps(events: Iterable[Event]) -> Iterator[_Step]:
         records = decode([event])
         entry = Entry(event.kind, np.array(records["id"]), {}, event.asked, event.remaining, event.note)
         if event.kind == "asked":
-            yield _Step(entry, np.array(records["x"]), _columns(records))
+            yield _Step(entry, np.array(records["x"]))
         else:
             yield _Step(entry)
 
 
-def replay_order(study: Study) -> None:
-    """Rebuild the strategy of a study in memory from the order of its calls and its table."""
-    order, ledger = study._order, study._ledger
+def rebuild(study: Study) -> None:
+    """Rebuild a study in memory from the order of its calls and its table, whatever else was left half changed.
+
+    What an interrupted call put into the table, and the order does not name, did not happen.
+    """
+    order, ledger, engine = study._order, study._ledger, study._engine
     assert order is not None
     before = ledger.clear_open()
     try:
+        _restore_order(study, order)
+        held = order.held
         with _made_again(study):
-            study._engine.begin()
-            _replay(study, (_Step(entry) for entry in order), expect_same=False)
+            if held is None:
+                engine.begin()
+            else:
+                saved = from_bytes(held.data, study.task.device)
+                assert isinstance(saved, EngineState)
+                engine.go_on(saved)
+                for batch, closed in held.batches:
+                    ledger.reopen(batch.start, batch.x, batch.columns, closed)
+            _replay(study, (_Step(entry) for entry in order.steps(0 if held is None else held.at)), expect_same=False)
     except BaseException:
         ledger.restore_open(before)  # what is known can be read
         raise
     for i, batch in ledger.open.items():
         if i in before:
             batch.attempts = before[i].attempts
-    finished_at = np.full(ledger.next, NEVER)
-    for seq, entry in enumerate(order):
-        if entry.kind != "asked" and not (entry.note and entry.note.get("partial")):
-            finished_at[entry.ids] = np.minimum(finished_at[entry.ids], seq)
+
+
+def _restore_order(study: Study, order: OrderLog) -> None:
+    """The bookkeeping that follows from the order of a study in memory: which trials there are, where each stands, the queue."""
+    ledger, table = study._ledger, study._ledger.table
+    assert table is not None
+    calls = list(order.calls())
+    total = 1 + max((int(entry.ids[-1]) for _, kind, entry in calls if kind in ("asked", "added", "one by one")), default=-1)
+    table.truncate(total)
+    ledger.next = total
+    states, finished_at = np.zeros(total, np.int8), np.full(total, NEVER)
+    queue: list[Array] = []
+    ranked = [-1]
+    clock = 0
+    for _, kind, entry in calls:
+        ids, note = entry.ids, entry.note or {}
+        if kind == "enqueued":
+            queue.append(order.enqueued[int(ids[0])])
+            continue
+        if kind == "asked":
+            taken = set(note.get("enqueued", ()))
+            queue = [point for k, point in enumerate(queue) if k not in taken]
+            continue
+        if kind == "ranked":
+            ranked.append(note["id"])
+        if note.get("partial") or (kind == "ranked" and note["id"] in ledger.withdrawn):
+            continue
+        new = ids[states[ids] == TrialState.PENDING]
+        states[new] = _FINAL.get(kind, TrialState.COMPLETE)
+        finished_at[new] = clock + np.arange(len(new))
+        clock += len(new)
+    whole = ~np.isnan(table.column("values")).any(1)
+    states[(states == TrialState.FAILED) & whole] = TrialState.COMPLETE  # amended since
+    table.set("state", np.arange(total), states)
+    pending = np.nonzero(states == TrialState.PENDING)[0]
+    ledger.partial = {i: values for i, values in ledger.partial.items() if i < total and states[i] == TrialState.PENDING}
+    ledger.forget(pending)
+    ledger.errors = {i: why for i, why in ledger.errors.items() if i < total and states[i] == TrialState.FAILED}
+    ledger.counts = np.bincount(states, minlength=len(TrialState)).tolist()
+    ledger.queue = deque(queue)
+    ledger.rankings = {number: ranking for number, ranking in ledger.rankings.items() if number in ranked}
+    ledger.next_ranking = 1 + max(ranked)
+    if study.task.deterministic:
+        ledger.seen = set(map(point_key, table.column("x")))
     ledger.rescan_best(finished_at)
 
 
 def _tell_data(study: Study, before: Array) -> None:
-    """Tell a strategy that takes over everything that was complete before it, as added points."""
-    table = study._ledger.table
+    """Tell a strategy that takes over what was known before it, as added points: values, failures, and rankings where it can use them.
+
+    Args:
+        study: The study.
+        before: Which trials were finished before it, ``(n,)`` bool.
+    """
+    ledger, table = study._ledger, study._ledger.table
     assert table is not None
-    ids = np.nonzero(before & (table.column("state") == TrialState.COMPLETE) & ~np.isnan(table.column("values")).any(1))[0]
-    if len(ids):
-        _tell_again(study, ids, added=True)
+    states, valued = table.column("state"), ~np.isnan(table.column("values")).any(1)
+    complete = np.nonzero(before & (states == TrialState.COMPLETE) & valued)[0]
+    if len(complete):
+        _tell_again(study, complete, added=True)
+    failed = np.nonzero(before & (states == TrialState.FAILED))[0]
+    if len(failed):
+        study._engine.tell(study._observe(failed, None, x=table.get("x", failed), failed=True))
+    if study.strategy.capabilities.feedback == "values":
+        return
+    for number, ranking in ledger.rankings.items():
+        ids = np.array(sorted(ranking.ids))
+        if number not in ledger.withdrawn and before[ids].all():
+            study._engine.tell(study._observe(ids, None, x=table.get("x", ids), rankings=(ranking,)))
 
 
 def _replay(study: Study, steps: Iterable[_Step], *, expect_same: bool) -> None:
@@ -425,11 +493,10 @@ def _replay(study: Study, steps: Iterable[_Step], *, expect_same: bool) -> None:
         entry = step.entry
         ids = entry.ids
         if entry.kind == "asked":
-            columns = step.columns
+            columns: Mapping[str, Column] = {}
             x = table.get("x", ids) if step.x is None else step.x
             if not (entry.note and entry.note.get("enqueued")):
-                made, own = _ask_again(study, entry)
-                columns = own if columns is None else columns
+                made, columns = _ask_again(study, entry)
                 if not warned and (made is None or not np.array_equal(made, x)):
                     warned = True
                     warnings.warn(
@@ -438,7 +505,7 @@ def _replay(study: Study, steps: Iterable[_Step], *, expect_same: bool) -> None:
                         ReplayWarning,
                         stacklevel=2,
                     )
-            study._ledger.reopen(int(ids[0]), x, columns or {})
+            study._ledger.reopen(int(ids[0]), x, columns)
             continue
         if entry.note and entry.note.get("partial"):
             continue
@@ -483,23 +550,38 @@ def _tell_again(study: Study, ids: Array, *, added: bool = False) -> None:
 
 
 def _ask_again(study: Study, entry: Entry) -> tuple[Array | None, Mapping[str, Column]]:
-    """One recorded ask, made again: its points, or None where it does not come out at all, and its columns."""
+    """One recorded ask, made again: its points, or None where it does not come out at all, and the columns of the recorded points.
+
+    The columns are those that the strategy has just given, since it is this strategy's state that they must fit. Where it gives
+    another number of points than recorded, the recorded ones without a counterpart are added points to it, and what it gave beyond
+    them is dropped.
+    """
     engine, ledger = study._engine, study._ledger
     fixed = {int(k): v for k, v in (entry.note or {}).get("context", {}).items()}
+    n = len(entry.ids)
     try:
         candidates = engine.ask(Request(entry.asked, ledger.pending_points if ledger.open else None, fixed, entry.remaining))
     except (NotReady, Exhausted):
         engine.calls += 1  # the keys of later calls stay what they were
         return None, {}
     try:
-        if study.task.deterministic:  # duplicates were replaced by what had not been asked until then
-            own = engine.kept(candidates.columns, len(candidates.x))
-            x = None if ledger.table is None else ledger.table.get("x", entry.ids)
-            return x, {name: column[: len(entry.ids)] for name, column in own.items()}
-        made, columns = engine.valid(candidates, max(entry.asked or 0, len(entry.ids)), fixed or None, ledger.seen)
-        return made, columns if len(made) == len(entry.ids) else {}
+        if study.task.deterministic:  # duplicates were replaced by what had not been asked until then, or left out
+            held = engine.kept(candidates.columns, len(candidates.x))
+            return None if ledger.table is None else ledger.table.get("x", entry.ids), _first(held, n)
+        made, own = engine.valid(candidates, max(entry.asked or 0, n), fixed or None, ledger.seen)
     except StrategyError:
         return None, {}
+    if len(made) > n:
+        call = engine.calls
+        rest = {name: column[n:] for name, column in own.items()}
+        engine.tell(engine.given_up(made[n:], rest))
+        engine.calls = call
+    return made, _first(own, n)
+
+
+def _first(columns: Mapping[str, Column], n: int) -> dict[str, Column]:
+    """The first n rows of each column, and blank ones, as of points that were never asked, where it has fewer."""
+    return {name: column[:n] if len(column) >= n else padded(column, n) for name, column in columns.items()}
 
 
 def _finish(study: Study, events: Events, finished_at: Array) -> None:
@@ -514,4 +596,4 @@ def _finish(study: Study, events: Events, finished_at: Array) -> None:
             study._ledger.count_attempt(i, 1 if event.kind == "retried" else -1)
 
 
-__all__ = ["ReplayWarning", "load", "open_study", "read", "replay_order", "study_config"]
+__all__ = ["ReplayWarning", "load", "open_study", "read", "rebuild", "study_config"]

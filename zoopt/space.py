@@ -363,16 +363,7 @@ class Space:
             SpaceError: A name that is unknown or missing, a value of the wrong type, out of range or not a choice, or a
                 broken constraint; the message says which and what was expected.
         """
-        known = self.variables.keys()
-        for i, row in enumerate(params):
-            if not isinstance(row, Mapping):
-                raise SpaceError(f"params must be a dict of values by name; got {row!r}{_row(i, params)}.")
-            if row.keys() <= known:
-                continue
-            for name in row.keys() - known:
-                close = difflib.get_close_matches(str(name), self.variables, n=1)
-                hint = f"did you mean {close[0]!r}?" if close else f"the variables are {', '.join(self.variables)}."
-                raise SpaceError(f"there is no variable {name!r}{_row(i, params)}; {hint}")
+        self._check_names(params)
         z = np.tile(self._numpy.decode(self.start), (len(params), 1))
         masks: list[Mask] = []
         for name in self._order:
@@ -412,6 +403,62 @@ class Space:
                 i, constraint = broken
                 raise SpaceError(f"the constraint {constraint.text!r} does not hold for {dict(params[i])!r}{_row(i, params)}.")
         return x
+
+    def _check_names(self, params: Sequence[Mapping[str, Any]]) -> None:
+        known = self.variables.keys()
+        for i, row in enumerate(params):
+            if not isinstance(row, Mapping):
+                raise SpaceError(f"params must be a dict of values by name; got {row!r}{_row(i, params)}.")
+            if row.keys() <= known:
+                continue
+            for name in row.keys() - known:
+                close = difflib.get_close_matches(str(name), self.variables, n=1)
+                hint = f"did you mean {close[0]!r}?" if close else f"the variables are {', '.join(self.variables)}."
+                raise SpaceError(f"there is no variable {name!r}{_row(i, params)}; {hint}")
+
+    def encode_given(self, params: Mapping[str, Any]) -> Floats:
+        """An encoded point of which only some parameters are known, ``(d,)`` float64; NaN for the others.
+
+        Raises:
+            SpaceError: A name that is unknown, or a value of the wrong type, out of range or not a choice.
+        """
+        self._check_names([params])
+        z = self._numpy.decode(self.start)
+        given = np.zeros(self.dim, dtype=bool)
+        for name, value in params.items():
+            variable = self.variables[name]
+            if isinstance(variable, Fixed):
+                self._check_fixed(name, variable, [params], np.ones(1, dtype=bool))
+                continue
+            z[self._slices[name]] = variable.read(name, [value])[0]
+            given[self._slices[name]] = True
+        return np.where(given, self.encode_numpy(z), np.nan)
+
+    def complete(self, x: Floats, context: Mapping[int, float]) -> Floats:
+        """The point ``(d,)`` that `encode_given` gave, in a context: observed columns put in, the rest at its default.
+
+        Args:
+            x: Encoded, NaN where not known.
+            context: Encoded values of the observed columns, see `fixed_columns`.
+
+        Raises:
+            SpaceError: It was meant for another context, lacks a parameter that is active in this one, or breaks a known constraint.
+        """
+        for i, value in context.items():
+            if not math.isnan(x[i]) and x[i] != value:
+                raise SpaceError(f"{self.columns[i].name} was given another value than it has in this context.")
+        whole: Floats = np.where(np.isnan(x), self.start, x)
+        whole[list(context)] = list(context.values())
+        whole = np.array(self.snap_numpy(whole[None])[0])
+        active = self.active_numpy(whole[None])[0]
+        for i in np.flatnonzero(np.isnan(x) & active).tolist():
+            name = self.columns[i].name
+            if i not in context and not self.variables[name].optional:
+                raise SpaceError(f"{name} is missing; it must be {self.variables[name].expected()}.")
+        broken = self._first_broken(whole[None]) if self.constraints else None
+        if broken is not None:
+            raise SpaceError(f"the constraint {broken[1].text!r} does not hold for {self.row_params(whole)!r}.")
+        return whole
 
     def _check_fixed(self, name: str, variable: Fixed, params: Sequence[Mapping[str, Any]], given: Mask) -> None:
         for i in np.flatnonzero(given).tolist():

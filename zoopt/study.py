@@ -7,6 +7,7 @@ back to the record.
 
 from __future__ import annotations
 
+import logging
 import operator
 import threading
 import time
@@ -37,7 +38,8 @@ from zoopt.history import History, pareto_rows
 from zoopt.leases import Leases
 from zoopt.ledger import HistoryMode, Ledger, OpenBatch
 from zoopt.pruning import below_median
-from zoopt.record import Entry, OrderLog, recipe_config, write
+from zoopt.random import Random
+from zoopt.record import Entry, Held, OrderLog, recipe_config, write
 from zoopt.space import Space
 from zoopt.stop import AnyOf, Reason, Rule
 from zoopt.strategy import Request, Strategy, Task, make
@@ -53,6 +55,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Array = np.ndarray[Any, Any]
 Trials = Trial | Batch | int | Sequence[int] | Sequence[Trial] | Array
+_log = logging.getLogger("zoopt.study")
+
+_HELD_RATIO = 10.0  # time in the strategy of a study in memory between two looks at its state, over the time a look takes
 MAX_ATTEMPTS = 3  # a trial whose worker vanished this often is lost
 _EMPTY: Mapping[str, Column] = {}
 
@@ -96,6 +101,27 @@ def _recorded(method: Callable[Concatenate[Study, P], R]) -> Callable[Concatenat
                 self._interrupted(error)
                 raise
 
+    return call
+
+
+def _correcting(method: Callable[Concatenate[Study, P], R]) -> Callable[Concatenate[Study, P], R]:
+    """A recorded method that corrects the record, which must work also where the strategy cannot be rebuilt from it as it is."""
+
+    @wraps(method)
+    def call(self: Study, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        with self._lock:
+            try:
+                self._check_open()
+            except StrategyError:
+                self._ready = True  # what was told is known, and all that a correction needs
+                try:
+                    return recorded(self, *args, **kwargs)
+                except BaseException:
+                    self._ready = False
+                    raise
+            return recorded(self, *args, **kwargs)
+
+    recorded = _recorded(method)
     return call
 
 
@@ -189,6 +215,7 @@ class Study:
         self._log: StudyLog | None = None
         self._leases: Leases | None = None  # made when a trial is handed out under a lease
         self._order: OrderLog | None = None
+        self._contexts: set[tuple[tuple[int, float], ...]] = set()  # in which there are points that keep the known constraints
         self._reset(read_seed(seed))
         if journal is not None:
             from zoopt.journal import Journal
@@ -238,6 +265,8 @@ class Study:
             if lease is not None and not lease > 0:
                 raise FeedbackError(f"lease must be seconds > 0; got {lease!r}.")
             try:
+                if self._order is not None:
+                    self._hold_state()
                 if self._leases is not None:
                     again = self._hand_out_again(1 if n is None else int(n), lease)
                     if again is not None:
@@ -256,8 +285,10 @@ class Study:
         """Enqueued points first, then what the strategy proposes."""
         ledger, engine = self._ledger, self._engine
         fixed = self.space.fixed_columns(dict(context or {})) if context or self.space.context else None
-        if ledger.queue:
-            return self._ask_queue(n, fixed)
+        if ledger.queue and (queued := self._ask_queue(n, fixed)) is not None:
+            return queued
+        if fixed and self.space.constraints:
+            self._check_context(fixed)
         remaining = self._remaining()
         if engine.size is not None and len(ledger.seen) >= engine.size:
             raise Exhausted(f"all {engine.size} points of this finite, deterministic space have been asked.")
@@ -281,28 +312,47 @@ class Study:
         note = {"context": {str(k): v for k, v in fixed.items()}} if fixed else None
         return self._hand_out(x, columns, n, remaining, note)
 
-    def _ask_queue(self, n: int, fixed: Mapping[int, float] | None) -> OpenBatch:
-        """The next enqueued points; what is observed in them is what was given to ask."""
-        queue = self._ledger.queue
-        x = np.stack([queue[k] for k in range(min(n, len(queue)))])
-        if fixed:
-            x[:, list(fixed)] = list(fixed.values())
-            if not self.space.allowed(x).all():
-                raise SpaceError("the next enqueued point breaks a known constraint in this context; ask in another context first.")
-        return self._hand_out(x, _EMPTY, n, None, {"enqueued": True})
+    def _ask_queue(self, n: int, fixed: Mapping[int, float] | None) -> OpenBatch | None:
+        """The next enqueued points that can be in this context; None where none can, and they wait for another one."""
+        places: list[int] = []
+        rows: list[Array] = []
+        for k, point in enumerate(self._ledger.queue):
+            if len(rows) == n:
+                break
+            if not self.space.context:
+                rows.append(point)
+            else:
+                try:
+                    rows.append(self.space.complete(point, fixed or {}))
+                except SpaceError as error:
+                    _log.info("an enqueued point waits for another context: %s", error)
+                    continue
+            places.append(k)
+        places = places or list(range(len(rows)))
+        return self._hand_out(np.stack(rows), _EMPTY, n, None, {"enqueued": places}) if rows else None
+
+    def _check_context(self, fixed: Mapping[int, float]) -> None:
+        """Refuse a context in which no point keeps the known constraints, before the strategy is asked."""
+        key = tuple(sorted(fixed.items()))
+        if key not in self._contexts:
+            self.space.sample(1, Random(0), fixed=fixed)
+            self._contexts.add(key)
 
     def _hand_out(
         self, x: Array, columns: Mapping[str, Column], asked: int, remaining: int | None, note: dict[str, Any] | None
     ) -> OpenBatch:
         """Record an ask and open its batch."""
         first, n = self._ledger.next, len(x)
-        if self._log is not None or note is not None:
+        if self._log is not None:
             self._commit([Entry("asked", np.arange(first, first + n), {"x": x, **columns}, asked, remaining, note)], sync=False)
-        elif self._order is not None:
-            self._order.asked(first, n, asked, remaining)
         batch = self._ledger.append(x, columns)
+        if self._order is not None:
+            if note is None:
+                self._order.asked(first, n, asked, remaining)
+            else:
+                self._order.append(Entry("asked", np.arange(first, first + n), {}, asked, remaining, note))
         if note is not None and "enqueued" in note:
-            self._ledger.take_queued(x)
+            self._ledger.take_queued(note["enqueued"], x)
         if self.callbacks:
             self._notify("asked", np.arange(first, first + n))
         return batch
@@ -322,16 +372,13 @@ class Study:
         """Try this point next, before what the strategy proposes; also one that was tried before.
 
         Args:
-            params: One value by name. Context variables may be left out: they hold what is given to ask.
+            params: One value by name. Where the space has context variables the point waits for an ask in a context in which it can be:
+                those left out hold what is given to ask, and those given must be what is given to ask.
 
         Raises:
             SpaceError: The parameters are not a point of the space; the message names the parameter.
         """
-        observed = {}
-        if self.space.context:
-            start = self.space.row_params(self.space.start)
-            observed = {name: start[name] for name in self.space.context if name in start}
-        x = self.space.encode_params([{**observed, **params}])
+        x = self.space.encode_given(params)[None] if self.space.context else self.space.encode_params([params])
         self._commit([Entry("enqueued", np.array([-1]), {"x": x})])
         self._ledger.queue.append(x[0])
         self._notify("enqueued", _NO_IDS)
@@ -389,12 +436,12 @@ class Study:
         self._learn(Observations((i,), batch.x, ((signed,),), columns=batch.columns, dtype=task.dtype, device=task.device))
         if self._log is not None:
             self._commit([Entry("told", np.array((i,)), {"values": np.array(((value,),))})])
-        elif self._order is not None:
-            self._order.told(i)
         table = ledger.table
         if table is not None:
             chunk, row = i >> CHUNK_BITS, i & _ROW
             table.chunks["values"][chunk][row, 0] = value
+            if self._order is not None:
+                self._order.told(i)
             table.chunks["state"][chunk][row] = 1
         del ledger.open[i]
         counts = ledger.counts
@@ -468,18 +515,23 @@ class Study:
             self._learn(self._observe(ids[bad], None, failed=True))
             reasons = rows.reasons(bad, self.task.objectives)
             entries.append(Entry("failed", ids[bad], {}, note={"reasons": reasons}))
-        self._commit(entries)
-        if waiting.any():
-            ledger.store(ids[waiting], rows, waiting)
-            ledger.partial.update({int(ids[k]): values[k].copy() for k in np.nonzero(waiting)[0]})
+
+        def store() -> None:
+            if waiting.any():
+                ledger.store(ids[waiting], rows, waiting)
+                ledger.partial.update({int(ids[k]): values[k].copy() for k in np.nonzero(waiting)[0]})
+            if good.any():
+                ledger.store(ids[which], rows, which)
+            if bad.any():
+                ledger.errors.update(zip(ids[bad].tolist(), reasons, strict=True))
+
+        self._commit(entries, store)
         if good.any():
-            ledger.store(ids[which], rows, which)
             improved = ledger.update_best(ids[which], values[which], rows.part("constraints", which))
             ledger.close(ids[which], TrialState.COMPLETE)
             if improved:
                 ledger.improved_at = ledger.evaluations
         if bad.any():
-            ledger.errors.update(zip(ids[bad].tolist(), reasons, strict=True))
             ledger.close(ids[bad], TrialState.FAILED)
         for entry in entries:
             self._notify(entry.kind, entry.ids)
@@ -542,8 +594,8 @@ class Study:
 
     def _finish(self, kind: str, ids: Array, state: TrialState, note: dict[str, Any] | None) -> None:
         self._learn(self._observe(ids, None, failed=True, dropped=() if kind == "failed" else tuple(ids.tolist())))
-        self._commit([Entry(kind, ids, {}, note=note)])
-        self._ledger.errors.update(zip(ids.tolist(), (note or {}).get("reasons", ()), strict=False))
+        reasons = zip(ids.tolist(), (note or {}).get("reasons", ()), strict=False)
+        self._commit([Entry(kind, ids, {}, note=note)], lambda: self._ledger.errors.update(reasons))
         self._ledger.close(ids, state)
         self._notify(kind, ids)
 
@@ -630,12 +682,12 @@ class Study:
         if len(x):
             slopes = None if rows.gradients is None else dict(zip(ids.tolist(), rows.gradients, strict=True))
             self._learn(self._observe(ids, rows.values, rows.constraints, rows.noise, x=x, gradients=slopes))
-            self._commit([Entry("added", ids, {"x": x, **rows.fields(slice(None))}, note=rows.note(ids, slice(None)))])
-            self._ledger.add_complete(x, rows)
+            entry = Entry("added", ids, {"x": x, **rows.fields(slice(None))}, note=rows.note(ids, slice(None)))
+            self._commit([entry], lambda: self._ledger.add_complete(x, rows))
             self._notify("added", ids)
         return Trial(self, first, x[0]) if isinstance(params, Mapping) else Batch(self, ids, x)
 
-    @_recorded
+    @_correcting
     def amend(self, trials: Trials, values: Any, *, constraints: Any = None) -> None:
         """Correct the result of finished trials; recorded, and the strategy's state is rebuilt from the record.
 
@@ -675,7 +727,8 @@ class Study:
             if np.isnan(rows.values[k]).any() or (constrained and (rows.constraints is None or np.isnan(rows.constraints[k]).any())):
                 raise FeedbackError(f"trial {i} failed, so amend() needs all objectives{' and constraints' if constrained else ''} of it.")
         self._commit([Entry("amended", ids, rows.fields(slice(None)))], snapshot=False)
-        if self._log is None:
+        if self._order is not None:
+            self._order.held = None  # it has learned what was not so
             ledger.amend(ids, rows)
         self._recover()
         self._notify("amended", ids)
@@ -726,14 +779,13 @@ class Study:
         number = ledger.next_ranking
         self._learn(self._observe(ids, None, rankings=(ranking,)))
         note = {"id": number, "tiers": [list(t) for t in ranking.tiers], "unseen": list(ranking.unseen), "rater": ranking.rater}
-        self._commit([Entry("ranked", ids, {}, note=note)])
-        ledger.rankings[number] = ranking
-        ledger.next_ranking += 1
+        self._commit([Entry("ranked", ids, {}, note=note)], lambda: ledger.rankings.update({number: ranking}))
+        ledger.next_ranking = number + 1
         ledger.close(ids[ledger.pending_mask(ids)], TrialState.COMPLETE)
         self._notify("ranked", ids)
         return number
 
-    @_recorded
+    @_correcting
     def withdraw(self, ranking: int) -> None:
         """Take a ranking back; recorded, and the strategy's state is rebuilt as if it had never been given.
 
@@ -747,9 +799,9 @@ class Study:
         if ranking not in ledger.rankings or ranking in ledger.withdrawn:
             raise FeedbackError(f"there is no ranking {ranking!r} to withdraw.")
         self._commit([Entry("withdrawn", _NO_IDS, {}, note={"ranking": ranking})], snapshot=False)
-        if self._log is None:
+        if self._order is not None:
+            self._order.held = None
             ledger.withdrawn.add(ranking)
-            ledger.unrank(ranking)
         self._recover()
         self._notify("withdrawn", np.array(self._ledger.rankings[ranking].ids))
 
@@ -855,7 +907,7 @@ class Study:
         return self._batch(ids)
 
     def _stopped(self, ids: list[int]) -> None:
-        """Evaluations that were stopped on purpose (Ctrl-C): their attempt does not count."""
+        """Evaluations that were stopped (by Ctrl-C, an error, a rule): their attempt does not count."""
         with self._lock:
             ids = sorted(i for i in ids if self._ledger.pending_batch(i) is not None)
             if self._closed or not ids:
@@ -884,10 +936,20 @@ class Study:
         """Results as the strategy sees them; see :meth:`Engine.observe`."""
         return self._engine.observe(self._ledger, ids, values, constraints, noise, **told)
 
-    def _commit(self, entries: list[Entry], *, sync: bool = True, snapshot: bool = True) -> None:
-        """Record what happened. Nothing is acknowledged before this returns."""
+    def _commit(self, entries: list[Entry], store: Callable[[], object] | None = None, *, sync: bool = True, snapshot: bool = True) -> None:
+        """Record what happened. Nothing is acknowledged before this returns.
+
+        Args:
+            entries: What happened.
+            store: Puts what was told into the ledger: after a journal has it, since what is not recorded must not be seen; before the
+                order of a study in memory names it, since after an interrupt the study is rebuilt from the two.
+            sync: Whether a journal must be on the disk.
+            snapshot: Whether a journal may take the strategy's state along.
+        """
         log = self._log
         if log is None:
+            if store is not None:
+                store()
             if self._order is not None:
                 for entry in entries:
                     self._order.append(entry)
@@ -900,6 +962,18 @@ class Study:
         except Exception:
             self._ready = False
             raise
+        if store is not None:
+            store()
+
+    def _hold_state(self) -> None:
+        """Keep the state of a study in memory now and then, so that going back to its record does not make every proposal again."""
+        order = self._order
+        try:
+            data = self._engine.due_snapshot(_HELD_RATIO)
+        except ConfigError:  # a state that cannot be saved is rebuilt from the first call
+            return
+        if order is not None and data is not None:
+            order.held = Held(order.mark(), data, self._ledger.open_now())
 
     def _strategy_failed(self, method: str, error: Exception) -> StrategyError:
         """What to say when a strategy raised or gave what it must not; the next call goes back to the record first."""
@@ -926,7 +1000,7 @@ class Study:
         Should that fail, the next call tries again first, and what is known can be read until then. Without a record all
         there is goes on as it is.
         """
-        from zoopt.restore import load, replay_order
+        from zoopt.restore import load, rebuild
 
         self._ready = False
         if self._log is not None:
@@ -937,7 +1011,7 @@ class Study:
                 self._ledger, self._engine = known
                 raise
         elif self._order is not None:
-            replay_order(self)
+            rebuild(self)
         self._ready = True
 
     def _need_history(self, method: str) -> None:
@@ -959,6 +1033,7 @@ class Study:
         try:
             if isinstance(trials, int | np.integer):
                 return np.array([operator.index(trials)], dtype=np.int64)
+            trials = list(trials)
             for trial in trials:
                 if isinstance(trial, Trial) and trial._study is not self:
                     raise UnknownId(f"{trial!r} belongs to another study.")
@@ -1001,12 +1076,14 @@ class Study:
     @property
     def evaluations(self) -> int:
         """Trials that are complete, failed or lost: the study's total, over its whole life."""
-        return self._ledger.evaluations
+        with self._lock:
+            return self._ledger.evaluations
 
     @property
     def failures(self) -> int:
         """Trials that failed or were lost."""
-        return self._ledger.counts[TrialState.FAILED] + self._ledger.counts[TrialState.LOST]
+        with self._lock:
+            return self._ledger.counts[TrialState.FAILED] + self._ledger.counts[TrialState.LOST]
 
     @property
     def seconds(self) -> float:
@@ -1064,7 +1141,8 @@ class Study:
     @property
     def rankings(self) -> dict[int, Ranking]:
         """Rankings by id, without those withdrawn."""
-        return {i: r for i, r in self._ledger.rankings.items() if i not in self._ledger.withdrawn}
+        with self._lock:
+            return {i: r for i, r in self._ledger.rankings.items() if i not in self._ledger.withdrawn}
 
     def trial(self, i: int) -> Trial:
         """A trial by id.

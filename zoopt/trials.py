@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from zoopt.ledger import Ledger
     from zoopt.study import Study
 
 Array = np.ndarray[Any, Any]
@@ -54,12 +55,24 @@ class Table:
 
     def add_column(self, name: str, shape: tuple[int, ...], dtype: Any, fill: float) -> None:
         """Add a column to all rows, old and new."""
+        self.chunks[name] = [np.full((CHUNK, *shape), fill, dtype=dtype) for _ in range(self._capacity >> CHUNK_BITS)]
         self._spec[name] = (shape, dtype, fill)
-        self.chunks[name] = [self._chunk(name) for _ in range(self._capacity >> CHUNK_BITS)]
 
     def _chunk(self, name: str) -> Array:
         shape, dtype, fill = self._spec[name]
         return np.full((CHUNK, *shape), fill, dtype=dtype)
+
+    def truncate(self, n: int) -> None:
+        """Forget all rows but the first n; mends what an interrupt left of growing."""
+        count = (n + CHUNK - 1) >> CHUNK_BITS
+        self.chunks = {name: self.chunks[name] for name in self._spec}
+        for name, chunks in self.chunks.items():
+            del chunks[count:]
+            chunks.extend(self._chunk(name) for _ in range(count - len(chunks)))
+            if n & _MASK:
+                chunks[-1][n & _MASK :] = self._spec[name][2]
+        self._capacity = count << CHUNK_BITS
+        self.n = n
 
     def grow(self, n: int) -> int:
         """Append n rows holding the fill values; gives the first new id."""
@@ -144,6 +157,12 @@ class Trial:
         self.id = trial_id
 
     @property
+    def _told(self) -> Ledger:
+        """The study's ledger, once no other thread is changing it."""
+        with self._study._lock:
+            return self._study._ledger
+
+    @property
     def params(self) -> dict[str, Any]:
         """Parameters by name, plain Python values in problem units; inactive ones are absent."""
         return self._study.space.row_params(self._x)
@@ -161,13 +180,13 @@ class Trial:
     @property
     def reached(self) -> dict[str, Any]:
         """The setting that was evaluated, as parameters: what was told as reached, else what was asked."""
-        setting = self._study._ledger.settings.get(self.id)
+        setting = self._told.settings.get(self.id)
         return self.params if setting is None else self._study.space.row_params(setting)
 
     @property
     def values(self) -> dict[str, float]:
         """What was told so far, by objective, in the user's direction."""
-        return self._study._ledger.values_of(self.id)
+        return self._told.values_of(self.id)
 
     @property
     def value(self) -> float | None:
@@ -177,22 +196,22 @@ class Trial:
     @property
     def constraints(self) -> dict[str, float]:
         """What was told of the outcome constraints, by name; ``<= 0`` is feasible."""
-        return self._study._ledger.constraints_of(self.id)
+        return self._told.constraints_of(self.id)
 
     @property
     def state(self) -> TrialState:
         """Pending, complete, failed, dropped or lost."""
-        return self._study._ledger.state_of(self.id)
+        return self._told.state_of(self.id)
 
     @property
     def error(self) -> str | None:
         """Why it failed, with the tail of its standard error where there was one."""
-        return self._study._ledger.errors.get(self.id)
+        return self._told.errors.get(self.id)
 
     @property
     def metrics(self) -> dict[str, Any]:
         """Further numbers told with it."""
-        return dict(self._study._ledger.metrics.get(self.id, {}))
+        return dict(self._told.metrics.get(self.id, {}))
 
     def __repr__(self) -> str:
         parts = [f"id={self.id}"] if self.id >= 0 else []
@@ -202,7 +221,7 @@ class Trial:
             parts += [f"value={value!r}" for value in values.values()]
         elif values:
             parts.append(f"values={values!r}")
-        if self.id in self._study._ledger.settings:
+        if self.id in self._told.settings:
             parts.append(f"reached={self.reached!r}")
         return f"Trial({', '.join(parts)})"
 
