@@ -373,6 +373,33 @@ def test_a_running_trial_that_is_worse_than_the_median_should_stop(direction: st
     assert not s.should_stop(good)
 
 
+def test_only_what_is_complete_now_counts_among_the_others() -> None:
+    s = study()
+
+    def finished(value: float) -> Trial:
+        trial = s.ask()
+        s.report(trial, 1, value)
+        return trial
+
+    for value in (1.0, 2.0, 3.0, 4.0):
+        s.tell(finished(value), 1.0)
+    failed, dropped, running = finished(5.0), finished(0.0), s.ask()
+    s.report(running, 1, 3.5)
+    assert not s.should_stop(running)
+    s.fail(failed)
+    s.drop(dropped)
+    assert not s.should_stop(running)  # four are complete, and five are too few
+    s.amend(failed, 1.0)
+    assert s.should_stop(running)
+    s.tell(finished(6.0), 1.0)
+    assert not s.should_stop(running)  # the median is now 3.5
+    s.tell(running, 1.0)
+    assert not s.should_stop(running)
+    several = study(objectives={"a": "minimize", "b": "maximize"})
+    with pytest.raises(FeedbackError, match=r"compares the one value that a trial reports, and this study has several objectives"):
+        several.should_stop(several.ask())
+
+
 def test_a_nan_among_the_others_does_not_keep_everything_running() -> None:
     s = study()
     for value in (1.0, 2.0, 3.0, 4.0, float("nan")):

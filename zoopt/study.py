@@ -37,7 +37,7 @@ from zoopt.feedback import Column, Observations, Ranking
 from zoopt.history import History, pareto_rows
 from zoopt.leases import Leases
 from zoopt.ledger import HistoryMode, Ledger, OpenBatch
-from zoopt.pruning import below_median
+from zoopt.pruning import Curves
 from zoopt.random import Random
 from zoopt.record import Entry, Held, OrderLog, recipe_config, write
 from zoopt.space import Space
@@ -214,6 +214,7 @@ class Study:
         self._ended: tuple[Reason, int] | None = None  # why the last run ended, and how many trials there were then
         self._log: StudyLog | None = None
         self._leases: Leases | None = None  # made when a trial is handed out under a lease
+        self._curves: Curves | None = None  # made when it is asked whether a trial should stop
         self._order: OrderLog | None = None
         self._contexts: set[tuple[tuple[int, float], ...]] = set()  # in which there are points that keep the known constraints
         self._reset(read_seed(seed))
@@ -824,6 +825,8 @@ class Study:
             raise FeedbackError(f"step and value must be numbers; got {step!r} and {value!r}.") from None
         self._commit([Entry("reported", np.array([i]), {"step": np.array([step]), "value": np.array([value])})], sync=False)
         self._ledger.reports.setdefault(i, []).append((step, value))
+        if self._curves is not None:
+            self._curves.running.add(i)
         if self._leases is not None:
             self._leases.renew(i)
         self._notify("reported", np.array([i]))
@@ -840,14 +843,28 @@ class Study:
     def should_stop(self, trial: Trial | int) -> bool:
         """Whether a running trial is worse than the median of what finished trials had at its latest step.
 
+        False for a trial that is not running.
+
         Raises:
             UnknownId: This study never gave out that trial.
+            FeedbackError: The study has several objectives.
         """
         with self._lock:
             i = self._one(trial)
-            reports, state = self._ledger.reports, self._ledger.state_of
-            others = (told for j, told in reports.items() if j != i and state(j) is TrialState.COMPLETE)
-            return below_median(reports.get(i, ()), others, self._sign)
+            if self._m > 1:
+                raise FeedbackError(
+                    "should_stop() compares the one value that a trial reports, and this study has several objectives; "
+                    "decide by study.reports(trial)."
+                )
+            ledger = self._ledger
+            if self._curves is None:
+                self._curves = Curves(self._sign)
+                self._curves.running.update(ledger.reports)
+            for j in [j for j in self._curves.running if ledger.pending_batch(j) is None]:
+                self._curves.running.remove(j)
+                if ledger.state_of(j) is TrialState.COMPLETE:
+                    self._curves.add(ledger.reports[j])
+            return ledger.pending_batch(i) is not None and self._curves.below_median(ledger.reports.get(i, ()))
 
     def _lease(self, ids: Iterable[int], seconds: float) -> None:
         if self._leases is None:
@@ -1003,6 +1020,7 @@ class Study:
         from zoopt.restore import load, rebuild
 
         self._ready = False
+        self._curves = None
         if self._log is not None:
             known = self._ledger, self._engine
             try:
