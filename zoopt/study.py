@@ -129,7 +129,7 @@ class Study:
     """One optimization: a space, a strategy, and the record of what was asked and told.
 
     Args:
-        space: What is searched, a :class:`~zoopt.space.Space` or a mapping of names to variables.
+        space: What is searched, a ``Space`` or a mapping of names to variables.
         strategy: Registered name or recipe.
         direction: ``"minimize"`` or ``"maximize"``, for a single objective.
         objectives: Names and directions of several objectives (or one under its own name).
@@ -144,7 +144,7 @@ class Study:
         device: Torch device on which the strategy works.
         dtype: Floating type in which the strategy works.
         feedback: ``"values"``, or ``"ranking"`` when people will only order candidates.
-        stop: Stopping rules (any of them stops), see :mod:`zoopt.stop`.
+        stop: Stopping rules (any of them stops), see ``zoopt.stop``.
         callbacks: Called with ``(study, event)`` after each recorded event.
         resume: On a journal that holds this study under another strategy: ``"same"`` refuses, ``"data"`` goes on with its data.
 
@@ -250,7 +250,7 @@ class Study:
         """Propose what to evaluate next.
 
         Args:
-            n: How many; None gives a single :class:`Trial`, a number a :class:`Batch` of 1 to n trials.
+            n: How many; None gives a single ``Trial``, a number a ``Batch`` of 1 to n trials.
             context: Values of the space's context variables, which are observed and not chosen.
             lease: Seconds after which an unanswered evaluation is taken to have vanished and is handed out again.
 
@@ -648,11 +648,11 @@ class Study:
 
         Args:
             params: One params dict, or several.
-            values: As for :meth:`tell`, all objectives and finite.
-            constraints: As for :meth:`tell`.
-            noise: As for :meth:`tell`.
-            gradients: As for :meth:`tell`.
-            metrics: As for :meth:`tell`.
+            values: As for ``tell``, all objectives and finite.
+            constraints: As for ``tell``.
+            noise: As for ``tell``.
+            gradients: As for ``tell``.
+            metrics: As for ``tell``.
 
         Returns:
             The new trial, or a batch for several.
@@ -696,8 +696,8 @@ class Study:
 
         Args:
             trials: A complete trial, or one that failed and should count after all; or several.
-            values: The corrected values, as for :meth:`tell`.
-            constraints: The corrected constraints, as for :meth:`tell`; None: as told before.
+            values: The corrected values, as for ``tell``.
+            constraints: The corrected constraints, as for ``tell``; None: as told before.
 
         Raises:
             UnknownId: An id this study never gave out.
@@ -950,7 +950,7 @@ class Study:
     def _observe(
         self, ids: Array, values: Array | None, constraints: Array | None = None, noise: Array | None = None, **told: Any
     ) -> Observations:
-        """Results as the strategy sees them; see :meth:`Engine.observe`."""
+        """Results as the strategy sees them; see ``Engine.observe``."""
         return self._engine.observe(self._ledger, ids, values, constraints, noise, **told)
 
     def _commit(self, entries: list[Entry], store: Callable[[], object] | None = None, *, sync: bool = True, snapshot: bool = True) -> None:
@@ -1184,7 +1184,7 @@ class Study:
             return Batch(self, wanted, np.stack(points) if points else np.empty((0, self.space.dim)))
 
     def history(self) -> History:
-        """All trials by column, see :class:`~zoopt.history.History`; ``.frame()`` makes a pandas data frame."""
+        """All trials by column, see ``History``; ``.frame()`` makes a pandas data frame."""
         with self._lock:
             return History.of(self, self._need_table("history()"))
 
@@ -1196,7 +1196,7 @@ class Study:
 
     @property
     def status(self) -> Status:
-        """Counts, and whether a stopping rule holds and why; after :meth:`run`, why that ended."""
+        """Counts, and whether a stopping rule holds and why; after ``run``, why that ended."""
         with self._lock:
             reason = self.stop.reason(self) or self._strategy_reason()
             if reason is None and self._ended is not None and self._ended[1] == self._ledger.next:
@@ -1253,7 +1253,7 @@ class Study:
 
         Args:
             objective: A function of one trial (called as ``f(**params)`` in spawned worker processes), a
-                :class:`~zoopt.evaluate.Batched` function, a :class:`~zoopt.evaluate.Command`, a problem, or any evaluator.
+                ``Batched`` function, a ``Command``, a problem, or any evaluator.
             evaluations: The study's total, including what is done already.
             parallel: How many evaluations are out at once (for a batched objective: the size of a batch).
             timeout: Seconds (or "10m") after which one evaluation is killed and counts as failed.
