@@ -36,12 +36,12 @@ def _front(rows: Array) -> Array:
     """Which of ``(n, m)`` different rows in lexicographic order no other dominates: only one that stands before it can, ``(n,)`` bool."""
     n, m = rows.shape
     if m == 1:
-        return np.arange(n) == 0
+        return np.asarray(np.arange(n) == 0)
     if m == 2:
         return np.concatenate(([True], rows[1:, 1] < np.minimum.accumulate(rows[:-1, 1])))
     if n * n <= _FEW:
-        beats = (rows[:, None] <= rows).all(-1)
-        return beats.sum(0) == 1  # each row is as good as itself
+        others = (rows[:, None] <= rows).all(-1).sum(0) - 1  # that are as good; each row is as good as itself
+        return np.asarray(others == 0)
     half = n // 2
     before, after = _front(rows[:half]), _front(rows[half:])
     after[after] = ~_dominated(rows[half:][after, 1:], rows[:half][before, 1:])
@@ -61,7 +61,8 @@ def _dominated(rows: Array, by: Array) -> Array:
         least = np.concatenate(([np.inf], np.minimum.accumulate(by[:, 1])))
         return np.asarray(least[at] <= rows[:, 1])
     if n * len(by) <= _FEW:
-        return np.asarray((by <= rows[:, None]).all(-1).any(1))
+        as_good: Array = (by <= rows[:, None]).all(-1)
+        return np.asarray(as_good.any(1))
     column = np.concatenate((rows[:, 0], by[:, 0]))
     middle = np.partition(column, len(column) // 2)[len(column) // 2]
     if middle == column.max():

@@ -57,7 +57,7 @@ class Curves:
 
     def _at(self, step: float) -> array[float]:
         """What the finished trials that got to a step had there, sorted."""
-        seen, costs = self._costs.pop(step, None) or (0, array("d"))
+        seen, costs = self._costs.pop(step) if step in self._costs else (0, array("d"))
         for reports in self._finished[seen:]:
             if any(s >= step for s, _ in reversed(reports)):
                 value = next((v for s, v in reversed(reports) if s <= step), None)
