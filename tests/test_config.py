@@ -142,7 +142,6 @@ popsize = 24
 command = "echo {x}"
 [stop]
 time = "1h30m"
-stalled = 40
 failures = 7
 [space.x]
 type = "real"
@@ -154,8 +153,11 @@ high = 1
     assert made.objectives == {"loss": "minimize", "speed": "maximize"}
     assert made.study.constraints == ["heat"]
     assert made.recipe == make("nsga2", popsize=24)
-    assert made.rules == [Time(5400.0), Stalled(40), Failures(7)]
+    assert made.rules == [Time(5400.0), Failures(7)]
     assert made.run_options()["max_failures"] == 9
+    made = load(write(tmp_path, SMALL + '[stop]\nstalled = 40\ntime = "1h30m"\nfailures = 7\n'))
+    made.check()
+    assert made.rules == [Time(5400.0), Stalled(40), Failures(7), Evaluations(5)]
 
 
 def test_the_target_stands_in_the_study_table(tmp_path: Path) -> None:
@@ -395,6 +397,37 @@ BAD: dict[str, tuple[str, list[str]]] = {
         SMALL.replace("evaluations = 5\n", ""),
         ["study.toml:1:1: study.evaluations: nothing ends this study; write evaluations = 100, or a rule in [stop]."],
     ),
+    "target that is no number": (
+        SMALL.replace("[study]", "[study]\ntarget = nan"),
+        ["study.toml:2:10: study.target: a finite number was expected; got nan."],
+    ),
+    "target that is never reached": (
+        SMALL + "[stop]\ntarget = -inf\n",
+        ["study.toml:9:10: stop.target: a finite number was expected; got -inf."],
+    ),
+    "bound that is not finite": (
+        SMALL.replace("high = 1.0", "high = inf"),
+        ["study.toml:7:40: space.x.high: a finite number was expected; got inf."],
+    ),
+    "rules for a single objective": (
+        SMALL.replace("[study]", '[study]\nobjectives = { a = "minimize", b = "maximize" }') + "[stop]\nstalled = 9\ntarget = 1.0\n",
+        [
+            "study.toml:10:1: stop.stalled: stalled is for a single objective, and this study has 2; leave this line out.",
+            "study.toml:11:1: stop.target: target is for a single objective, and this study has 2; leave this line out.",
+        ],
+    ),
+    "dates": (
+        SMALL.replace("[study]", "[study]\nname = 2024-01-01") + 'd = { type = "choice", choices = [2024-01-01, 07:30:00] }\n',
+        [
+            'study.toml:2:8: study.name: TOML reads this as a date; write it as a text, "2024-01-01".',
+            'study.toml:9:35: space.d.choices[0]: TOML reads this as a date; write it as a text, "2024-01-01".',
+            'study.toml:9:47: space.d.choices[1]: TOML reads this as a time; write it as a text, "07:30:00".',
+        ],
+    ),
+    "database of another kind": (
+        SMALL.replace("[study]", '[study]\njournal = "mysql://me@host/db"'),
+        ["study.toml:2:11: study.journal: a journal is kept in SQLite or PostgreSQL, not in 'mysql'; write 'sqlite:///file.db'."],
+    ),
     "shell field of a python objective": (
         SMALL.replace('command = "echo {x}"', 'python = "a:b"\nshell = true'),
         ["study.toml:6:1: objective.shell: there is no such field here; 'shell' belongs to [objective] with a command."],
@@ -425,12 +458,37 @@ PARTLY: dict[str, tuple[str, list[str]]] = {  # sentences that another module wr
     ),
     "placeholder": (SMALL.replace("{x}", "{x} {z}"), ["study.toml:5:1: objective.command:", "{z}", "x"]),
     "program": (SMALL.replace("echo", "no-such-program-xyz"), ["study.toml:5:1: objective.command:", "no-such-program-xyz", "PATH"]),
+    "format of a placeholder": (SMALL.replace("{x}", "{x:zz}"), ["study.toml:5:1: objective.command:", "{x:zz} does not fit 0.0"]),
+    "format of a placeholder for one of the choices": (
+        SMALL.replace("{x}", "{x} {c:d}") + 'c = { type = "choice", choices = [1, 2, "three"] }\n',
+        ["study.toml:5:1: objective.command:", "{c:d} does not fit 'three'"],
+    ),
+    "format of a placeholder for an array": (
+        SMALL.replace("{x}", "{x} {v:.3f}") + 'v = { type = "real", low = 0, high = 1, shape = 3 }\n',
+        ["study.toml:5:1: objective.command:", "{v:.3f} does not fit"],
+    ),
+    "command that uses nothing": (
+        SMALL.replace("{x}", "1"),
+        ["study.toml:5:1: objective.command:", "does not use x", "{x}", "{config_file}"],
+    ),
+    "command that leaves a variable out": (
+        SMALL + 'y = { type = "bool" }\n',
+        ["study.toml:5:1: objective.command:", "does not use y", "{y}", "{config_file}"],
+    ),
+    "folder of the journal": (
+        SMALL.replace("[study]", '[study]\njournal = "nowhere/study.db"'),
+        ["study.toml:2:11: study.journal:", "the folder", "nowhere", "does not exist"],
+    ),
+    "known constraints that leave nothing": (
+        SMALL.replace("[study]", '[study]\nknown_constraints = ["x >= 0.5", "x <= 0.4"]'),
+        ["study.toml:2:21: study.known_constraints:", "no valid point was found", "x >= 0.5"],
+    ),
     "capability": (
         SMALL.replace('"random"', '"cma-es"').replace("[study]", '[study]\nobjectives = { a = "minimize", b = "minimize" }'),
         ["study.toml:3:1: study.strategy:", "cma-es", "2", "nsga2"],
     ),
     "context": (
-        SMALL + 't = { type = "context", variable = { type = "real", low = 0, high = 1 } }\n',
+        SMALL.replace("{x}", "{x} {t}") + 't = { type = "context", variable = { type = "real", low = 0, high = 1 } }\n',
         ["study.toml:8:1: space.t:", "context", "fixed"],
     ),
     "value of a field of the strategy": (

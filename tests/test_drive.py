@@ -590,6 +590,11 @@ def test_nonsense_is_refused_before_anything_is_evaluated(options: dict[str, Any
         s.run(3, evaluations=1)
     with pytest.raises(ConfigError, match="k"):
         s.run(lambda x, c: 1.0, evaluations=1)
+    with pytest.raises(ConfigError, match="does not use k"):
+        s.run(Command("echo {x} {c}"), evaluations=1)
+    with pytest.raises(ConfigError, match=r"{c:d} does not fit 'a'"):
+        s.run(Command("echo {x} {k:d} {c:d}"), evaluations=1)
+    assert s._ledger.next == 0
 
 
 def test_interrupts_are_no_failed_attempts_of_a_reopened_study_either(tmp_path: Any) -> None:

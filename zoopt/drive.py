@@ -15,8 +15,10 @@ from zoopt.evaluate import Evaluator, Outcome, as_evaluator
 from zoopt.evaluate.executor import ExecutorDied
 from zoopt.stop import AnyOf, Evaluations, Reason, Rule
 from zoopt.study import MAX_ATTEMPTS
+from zoopt.variables import Fixed, Variable
 
 if TYPE_CHECKING:
+    from zoopt.space import Space
     from zoopt.study import Study, StudyEvent
     from zoopt.trials import Trial
 
@@ -50,7 +52,7 @@ def drive(
     combined.check(len(study.directions))
     if max_failures is not None and (isinstance(max_failures, bool) or not isinstance(max_failures, int) or max_failures < 1):
         raise ConfigError(f"max_failures = {max_failures!r}: a whole number of at least 1 was expected.")
-    evaluator = as_evaluator(objective, parallel=parallel, timeout=timeout, executor=executor, parameters=list(study.space.variables))
+    evaluator = as_evaluator(objective, parallel=parallel, timeout=timeout, executor=executor, parameters=examples(study.space))
     before, watching = study.stop, study.callbacks
     study.stop = combined
     study._ended = None  # why an earlier run ended does not stop this one
@@ -60,6 +62,21 @@ def drive(
         study._end(run())
     finally:
         study.stop, study.callbacks = before, watching
+
+
+def examples(space: Space) -> dict[str, list[Any]]:
+    """By name some values that each variable can have: every choice, a number for a number."""
+
+    def values(variable: Variable) -> list[Any]:
+        if isinstance(variable, Fixed):
+            return [variable.value]
+        coding = variable.coding()
+        if coding.kind == "choice":
+            return variable.decode_rows(np.arange(coding.cardinality or 0, dtype=np.float64).reshape(-1, 1))
+        guess = variable.first_guess()
+        return variable.decode_rows(np.full((1, variable.size), coding.low) if guess is None else guess.reshape(1, -1))
+
+    return {name: values(variable) for name, variable in space.variables.items()}
 
 
 class _Run:

@@ -362,6 +362,24 @@ def test_check_refuses_what_can_never_work(tmp_path: Path, command: str, options
     assert reason in str(caught.value)
 
 
+def test_a_parameter_that_never_reaches_the_command_is_refused() -> None:
+    for command in ("echo {x} {y}", "echo {config_file}", "echo --degree={y:.3f} {x}"):
+        Command(command).check(["x", "y"])
+    with pytest.raises(ConfigError, match=r"the command does not use y: write {y} where its value belongs, or {config_file}"):
+        Command("echo {x}").check(["x", "y"])
+    with pytest.raises(ConfigError, match="the command does not use x, y: "):
+        Command("echo 1").check(["x", "y"])
+
+
+def test_a_format_that_a_value_does_not_take_is_refused_where_values_are_known() -> None:
+    command = Command("echo {x:.2f} {c:>5} {id:04d}")
+    command.check({"x": [0.5], "c": ["a", "b"]})
+    with pytest.raises(ConfigError, match=r"the format of {x:\.2f} does not fit 'text'"):
+        command.check({"x": [0.5, "text"], "c": ["a"]})
+    with pytest.raises(ConfigError, match=r"the format of {id:zz} does not fit 0"):
+        Command("echo {x} {id:zz}").check(["x"])
+
+
 def test_start_refuses_a_missing_program_even_unchecked() -> None:
     with pytest.raises(ConfigError, match="not found on the PATH"):
         Command("no-such-program-here").start(1)
@@ -370,7 +388,7 @@ def test_start_refuses_a_missing_program_even_unchecked() -> None:
 def test_a_parameter_named_like_our_own_placeholders_is_refused() -> None:
     with pytest.raises(ConfigError, match="rename the parameter"):
         Command("echo {id}").check(["id"])
-    Command("echo {x}").check(["id", "x"])
+    Command("echo {x} {config_file}").check(["id", "x"])
 
 
 def test_the_programs_path_is_that_of_its_own_environment(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from zoopt.config.fields import CommandTable, PythonTable, StopTable, StudyFile,
 from zoopt.config.parts import crosscheck, import_object, read_objective, read_recipe, read_space
 from zoopt.config.positions import Keys, find
 from zoopt.config.reading import override, read
-from zoopt.errors import CapabilityError, ConfigError
+from zoopt.errors import CapabilityError, ConfigError, JournalError, SpaceError
 
 if TYPE_CHECKING:
     from zoopt.evaluate import Evaluator
@@ -154,7 +154,7 @@ class StudyConfig:
         return {"parallel": self.study.parallel, "max_failures": self.study.max_failures}
 
     def check(self) -> None:
-        """Look, without evaluating anything, whether the study could run: strategy and task, the program or function.
+        """Look, without evaluating anything, whether the study could run: strategy and task, journal, the program or function.
 
         Raises:
             ConfigFaults: With all that would not work.
@@ -162,9 +162,20 @@ class StudyConfig:
         import torch
 
         from zoopt import evaluate
+        from zoopt.drive import examples
+        from zoopt.journal import check_address
+        from zoopt.random import Random
         from zoopt.strategy import Task
 
         report = self._report.fresh()
+        try:
+            check_address(self.journal)
+        except (ConfigError, JournalError) as error:
+            report.add(("study", "journal"), str(error), value=True)
+        try:
+            self.space.sample(1, Random(0))
+        except SpaceError as error:
+            report.add(("study", "known_constraints"), str(error), value=True)
         for name in self.space.context:
             report.add(
                 ("space", name),
@@ -180,7 +191,7 @@ class StudyConfig:
             report.faults += error.faults
         if evaluator is not None:
             try:
-                evaluate.check(evaluator, list(self.space.variables))
+                evaluate.check(evaluator, examples(self.space))
             except ConfigError as error:
                 report.add(("objective", "command" if isinstance(self.objective, CommandTable) else "python"), str(error))
         problem = getattr(evaluator, "function", None)

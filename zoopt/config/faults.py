@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import difflib
 import json
 import re
@@ -152,16 +153,28 @@ class Report:
         if not isinstance(value, Mapping):
             self.add(keys, f"a table was expected; got {shown(value)}.{table_hint(keys, value)}", value=True)
             return None
+        dates = self.dates(value, keys)
         try:
             # By way of JSON, where strictness is right for what a file can hold: a list for a tuple and 1 for 1.0, but never "1" for 1.
-            return model.model_validate_json(json.dumps(value, default=str))
+            made = model.model_validate_json(json.dumps(value, default=str))
+            return None if dates else made
         except ValidationError as error:
             faults = error.errors()
             meant = {_meant(str(f["loc"][-1]), model.model_fields) for f in faults if f["type"] == "extra_forbidden"}
             for fault in faults:
-                if not (fault["type"] == "missing" and fault["loc"][-1] in meant):  # a misspelt field is said once
+                said = (fault["type"] == "missing" and fault["loc"][-1] in meant) or keys + fault["loc"] in dates
+                if not said:  # a misspelt field and a date are said once
                     self._explain(fault, model, keys)
             return None
+
+    def dates(self, value: Any, keys: Keys) -> list[Keys]:
+        """Report what TOML took for a date or a time, which nothing here can hold; gives where they stand."""
+        if isinstance(value, datetime.date | datetime.time):
+            kind = "date" if isinstance(value, datetime.date) else "time"
+            self.add(keys, f'TOML reads this as a {kind}; write it as a text, "{value}".', value=True)
+            return [keys]
+        inner = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+        return [found for key, part in inner for found in self.dates(part, (*keys, key))]
 
     def _explain(self, fault: Any, model: type[Table], keys: Keys) -> None:
         where = keys + tuple(fault["loc"])
@@ -211,7 +224,7 @@ def _meant(name: str, known: Iterable[str]) -> str | None:
 
 def shown(value: Any) -> str:
     """A value as it would be written in the file, shortened."""
-    text = json.dumps(value, default=str, ensure_ascii=False)
+    text = repr(value) if isinstance(value, float) else json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -266,6 +279,8 @@ def sentence(fault: Any) -> str:
         wanted = "a number"
         if isinstance(given, str) and _is_number(given):
             fix = f"; write {given.strip()} without quotes"
+    elif kind == "finite_number":
+        wanted = "a finite number"
     elif kind.startswith("bool_"):
         wanted = "true or false"
         if str(given).lower() in ("true", "false", "0", "1"):

@@ -73,9 +73,9 @@ Item = Annotated[Any, _choose("a text, a number, true or false", str, int, float
 
 
 class Table(BaseModel):
-    """A table of the file: no field but those listed, no conversion between types."""
+    """A table of the file: no field but those listed, no conversion between types, no number that is not finite."""
 
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class StudyTable(Table):

@@ -60,10 +60,13 @@ def crosscheck(study: StudyTable, stop: StopTable | None, data: Mapping[str, Any
         if "direction" in data.get("study", {}):
             report.add(("study", "direction"), "objectives give a direction each already; leave this line out.")
         if len(study.objectives) > 1:
-            for keys, value in ((("study", "target"), study.target), (("stop", "target"), stop and stop.target)):
+            single = {("study", "target"): study.target}
+            if stop is not None:
+                single |= {("stop", "target"): stop.target, ("stop", "stalled"): stop.stalled}
+            for keys, value in single.items():
                 if value is not None:
                     report.add(
-                        keys, f"a target is for a single objective, and this study has {len(study.objectives)}; leave this line out."
+                        keys, f"{keys[-1]} is for a single objective, and this study has {len(study.objectives)}; leave this line out."
                     )
         for name in sorted(set(study.objectives) & set(study.constraints)):
             report.add(("study", "constraints"), f"{name!r} is an objective as well; give the constraint another name.")
@@ -216,6 +219,8 @@ def _value(value: Any, hint: Any, keys: Keys, report: Report) -> Any:
         kind = next((kind for kind in kinds if name in registry.names(kind)), kinds[0])
         rest = {k: v for k, v in value.items() if k != "name"}
         return _build(name, kind, rest, keys, (*keys, "name"), report)
+    if report.dates(value, keys):
+        return None
     plain = tuple(m for m in members if m in _PLAIN or m is types.NoneType or typing.get_origin(m) is not None)
     if hint is Any or not plain:
         return value

@@ -96,8 +96,11 @@ class Command:
         self._lanes: Lanes[_Job] | None = None
         self._guard: Guard | None = None
 
-    def check(self, parameters: Sequence[str]) -> None:
-        """Refuses placeholders that are no parameter, and what ``check_program`` refuses.
+    def check(self, parameters: Sequence[str] | Mapping[str, Sequence[Any]]) -> None:
+        """Refuses placeholders that are no parameter, what ``check_program`` refuses, and parameters that never reach the program.
+
+        Args:
+            parameters: Names; or by name some values that each can have, which are then tried with the formats.
 
         Raises:
             ConfigError: With what was found and what to write instead.
@@ -116,6 +119,16 @@ class Command:
             )
         self._parameters = set(parameters)
         self.check_program()
+        values: dict[str, Sequence[Any]] = {"id": [0], **(parameters if isinstance(parameters, Mapping) else {})}
+        for part in (part for template in self._templates for part in template if isinstance(part, _Placeholder)):
+            for value in values.get(part.name, ()):
+                self._text(part, {part.name: value})
+        unused = [name for name in parameters if name not in self._names]
+        if unused and "config_file" not in self._names:
+            raise ConfigError(
+                f"the command does not use {', '.join(unused)}: write {{{unused[0]}}} where its value belongs, or {{config_file}} for a "
+                "JSON file with all parameters; or leave it out of the space."
+            )
 
     def check_program(self) -> None:
         """Refuses a directory that does not exist and a program that cannot be found or is not executable (``ConfigError``)."""

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol, runtime_checkable
 
@@ -60,7 +60,7 @@ def as_evaluator(
     timeout: float | str | None = None,
     executor: Executor | None = None,
     *,
-    parameters: Sequence[str] | None = None,
+    parameters: Sequence[str] | Mapping[str, Sequence[Any]] | None = None,
 ) -> Evaluator:
     """The evaluator for whatever a user gives as objective. The caller starts and closes it.
 
@@ -70,7 +70,8 @@ def as_evaluator(
         parallel: How many evaluations will be out at once.
         timeout: For one evaluation: seconds, or a text such as ``"10m"``. An objective with a timeout of its own keeps it.
         executor: Any ``concurrent.futures.Executor`` for a function of one trial; None: spawned worker processes.
-        parameters: Names in the space, to refuse at once an objective that does not take them.
+        parameters: Names in the space (or by name some values that each can have), to refuse at once an objective that does not
+            take them.
 
     Raises:
         ConfigError: It is not an objective, or the timeout cannot be kept.
@@ -117,16 +118,20 @@ def _choose(objective: Any, executor: Executor | None, timeout: float | None) ->
     return Processes(objective, timeout=timeout)
 
 
-def check(evaluator: Evaluator, parameters: Sequence[str]) -> None:
+def check(evaluator: Evaluator, parameters: Sequence[str] | Mapping[str, Sequence[Any]]) -> None:
     """Asks an evaluator whether it can take trials with these parameters, without running any.
 
+    Args:
+        evaluator: What is asked.
+        parameters: Names in the space; or by name some values that each can have.
+
     Raises:
-        ConfigError: A command names a parameter that is not there or a program that cannot be found; a function does
-            not take a parameter, or wants one that is not there.
+        ConfigError: A command names a parameter that is not there, does not use one, gives one a format that its values do not
+            take, or names a program that cannot be found; a function does not take a parameter, or wants one that is not there.
     """
     ask = getattr(evaluator, "check", None)
     if callable(ask):
-        ask(list(parameters))
+        ask(parameters)
 
 
 def check_signature(function: Callable[..., Any], parameters: Sequence[str]) -> None:

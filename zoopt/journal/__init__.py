@@ -16,12 +16,12 @@ from typing import Any, Self
 from sqlalchemy.exc import IntegrityError
 
 from zoopt.errors import ConfigError, JournalError
-from zoopt.journal.database import Database, Durability
+from zoopt.journal.database import Database, Durability, check_address
 from zoopt.journal.events import Event, Events, decode, to_json
 from zoopt.journal.lease import Owner
 from zoopt.journal.log import OPENED, StudyLog, Transaction
 
-__all__ = ["OPENED", "Event", "Events", "Journal", "Owner", "StudyLog", "Transaction", "decode"]
+__all__ = ["OPENED", "Event", "Events", "Journal", "Owner", "StudyLog", "Transaction", "check_address", "decode"]
 
 logger = logging.getLogger("zoopt.journal")
 

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import quote
@@ -31,6 +32,7 @@ _SYNCHRONOUS = {
     "sqlite": {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"},
     "postgresql": {True: "SET synchronous_commit TO on", False: "SET synchronous_commit TO off"},
 }
+_NO_DRIVER = "a journal on PostgreSQL needs psycopg: pip install 'zoopt-toolkit[postgres]'."
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
 
 
@@ -84,9 +86,11 @@ class Database:
         url = _parse(address)
         self.path: Path | None = None
         if url.get_backend_name() == "sqlite":
-            self.path = Path(url.database or "").expanduser().absolute()
+            self.path = _path(url)
             self.label = str(url.database)
-            self._check_path(self.path)
+            if read_only and not self.path.exists():
+                raise JournalError(f"there is no journal {self.label}. Check the path, or run the study first.")
+            _check_path(self.path, self.label)
             self._engine = create_engine("sqlite://", creator=self._connect_file, poolclass=NullPool, isolation_level="AUTOCOMMIT")
         else:
             self.label = url.render_as_string(hide_password=True)
@@ -100,7 +104,7 @@ class Database:
                     connect_args={} if "connect_timeout" in url.query else {"connect_timeout": 10},
                 )
             except ModuleNotFoundError as error:
-                raise JournalError("a journal on PostgreSQL needs psycopg: pip install 'zoopt-toolkit[postgres]'.") from error
+                raise JournalError(_NO_DRIVER) from error
         self.dialect = self._engine.dialect.name
         self._driver_error: type[Exception] = self._engine.dialect.loaded_dbapi.Error
         if self.dialect not in _COMPILED:
@@ -254,14 +258,6 @@ class Database:
 
     # Opening
 
-    def _check_path(self, path: Path) -> None:
-        if path.is_dir():
-            raise JournalError(f"the journal {self.label} is a folder; give the path of a file in it.")
-        if self.read_only and not path.exists():
-            raise JournalError(f"there is no journal {self.label}. Check the path, or run the study first.")
-        if not path.parent.is_dir():
-            raise JournalError(f"the folder {path.parent} of the journal {self.label} does not exist; make it first.")
-
     def _open(self) -> None:
         version = self._version()
         if version is None:
@@ -394,6 +390,31 @@ class Database:
             return f", {shutil.disk_usage(self.path.parent).free / 1e6:.0f} MB free" if self.path else ""
         except OSError:
             return ""
+
+
+def check_address(address: str | os.PathLike[str]) -> None:
+    """Refuse what can hold no journal, as far as can be known without opening anything.
+
+    Raises:
+        ConfigError: The address is none.
+        JournalError: It is a folder, its folder does not exist, or the driver of its database is not installed.
+    """
+    url = _parse(address)
+    if url.get_backend_name() == "sqlite":
+        _check_path(_path(url), str(url.database))
+    elif find_spec("psycopg") is None:
+        raise JournalError(_NO_DRIVER)
+
+
+def _path(url: URL) -> Path:
+    return Path(url.database or "").expanduser().absolute()
+
+
+def _check_path(path: Path, label: str) -> None:
+    if path.is_dir():
+        raise JournalError(f"the journal {label} is a folder; give the path of a file in it.")
+    if not path.parent.is_dir():
+        raise JournalError(f"the folder {path.parent} of the journal {label} does not exist; make it first.")
 
 
 def _parse(address: str | os.PathLike[str]) -> URL:
