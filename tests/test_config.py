@@ -328,6 +328,19 @@ BAD: dict[str, tuple[str, list[str]]] = {
         SMALL.replace("[study]", '[study]\ndirection = "maximize"\nobjectives = { a = "minimize" }'),
         ["study.toml:2:1: study.direction: objectives give a direction each already; leave this line out."],
     ),
+    "names that results use": (
+        SMALL.replace("[study]", '[study]\nobjectives = { loss = "minimize", noise = "minimize" }\nconstraints = ["heat", "reached"]'),
+        [
+            (
+                "study.toml:2:35: study.objectives.noise: a result has something else under 'noise' (as under constraints, metrics, "
+                "gradients, reached); give this objective another name."
+            ),
+            (
+                "study.toml:3:24: study.constraints[1]: a result has something else under 'reached' (as under constraints, noise, metrics, "
+                "gradients); give this constraint another name."
+            ),
+        ],
+    ),
     "objectives as a list": (
         SMALL.replace("[study]", '[study]\nobjectives = ["a", "b"]'),
         [

@@ -287,6 +287,14 @@ def test_everything_an_objective_may_give_arrives() -> None:
     assert s.trial(0).reached == {"x": pytest.approx(0.5), "k": 2, "c": "a"}
 
 
+@pytest.mark.parametrize("name", ["constraints", "noise", "metrics", "gradients", "reached"])
+def test_names_that_results_use_are_no_names_of_objectives_or_constraints(name: str) -> None:
+    with pytest.raises(ConfigError, match=f"something else under '{name}'.*give this objective another name"):
+        study(objectives={"loss": "minimize", name: "minimize"})
+    with pytest.raises(ConfigError, match=f"something else under '{name}'.*give this constraint another name"):
+        study(constraints=[name])
+
+
 def test_results_that_do_not_fit_are_failures_of_their_trial() -> None:
     s = study(space=Space({"x": Real(-1, 3)})).run(
         Here(lambda t: [1.0, 2.0] if t.id == 1 else Evaluation(1.0, reached=[1e9])), evaluations=2

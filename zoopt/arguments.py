@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from zoopt.errors import ConfigError
+from zoopt.evaluate.outcome import RESERVED
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +27,7 @@ def read_directions(direction: str, objectives: Mapping[str, str] | None) -> dic
         raise ConfigError(f"direction={direction!r} and objectives= are given; say 'maximize' in objectives, for each that is.")
     directions = {"value": direction} if objectives is None else dict(objectives)
     for name, way in directions.items():
+        check_result_name(name, "objective")
         if way not in ("minimize", "maximize"):
             raise ConfigError(f"objective {name!r} must be 'minimize' or 'maximize'; got {way!r}.")
     return directions
@@ -43,7 +45,16 @@ def read_constraint_names(names: Sequence[str], objectives: Mapping[str, str]) -
     twice = [name for i, name in enumerate(listed) if name in listed[:i] or name in objectives]
     if twice:
         raise ConfigError(f"{twice[0]!r} is named twice among objectives and constraints; every name can stand once.")
+    for name in listed:
+        check_result_name(name, "constraint")
     return listed
+
+
+def check_result_name(name: str, what: str) -> None:
+    """Refuse, with a ``ConfigError``, a name under which the result of an evaluation has something else than a number of this kind."""
+    if name in RESERVED:
+        others = ", ".join(other for other in RESERVED if other != name)
+        raise ConfigError(f"a result has something else under {name!r} (as under {others}); give this {what} another name.")
 
 
 def read_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from zoopt import registry
+from zoopt.arguments import check_result_name
 from zoopt.config.faults import EXAMPLES, OTHER_NAMES, OTHER_TYPES, Report, dotted, missing_hint, sentence, shown, table_hint
 from zoopt.config.fields import VARIABLES, CommandTable, PythonTable, StopTable, StudyFile, StudyTable
 from zoopt.config.positions import Keys
-from zoopt.errors import PluginError, SpaceError, UnknownName, ZooptError
+from zoopt.errors import ConfigError, PluginError, SpaceError, UnknownName, ZooptError
 
 if TYPE_CHECKING:
     from zoopt.space import Space
@@ -70,6 +71,13 @@ def crosscheck(study: StudyTable, stop: StopTable | None, data: Mapping[str, Any
                     )
         for name in sorted(set(study.objectives) & set(study.constraints)):
             report.add(("study", "constraints"), f"{name!r} is an objective as well; give the constraint another name.")
+    names: list[tuple[Keys, str, str]] = [(("study", "objectives", name), name, "objective") for name in study.objectives or ()]
+    names += [(("study", "constraints", k), name, "constraint") for k, name in enumerate(study.constraints)]
+    for keys, name, what in names:
+        try:
+            check_result_name(name, what)
+        except ConfigError as error:
+            report.add(keys, str(error))
     for name in sorted({name for name in study.constraints if study.constraints.count(name) > 1}):
         report.add(("study", "constraints"), f"{name!r} is listed twice.")
     if study.device != "cpu":
