@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from zoopt import Bool, Choice, Fixed, Integer, Real, Space, Study
-from zoopt.errors import FeedbackError
+from zoopt.errors import ConfigError, FeedbackError
 from zoopt.history import pareto_rows
 
 
@@ -99,12 +99,16 @@ def test_columns_that_some_trials_have() -> None:
     assert history["reached"].tolist() == [None, {"x": 0.5}, None, None]
 
 
-def test_a_parameter_may_be_called_like_anything_else() -> None:
-    study = Study({"value": Real(0, 1), "id": Real(0, 1)}, "random", seed=0)
-    study.tell(study.ask(), 2.0, metrics={"id": 1})
+def test_a_parameter_may_be_called_like_anything_but_what_is_told() -> None:
+    study = Study({"x": Real(0, 1), "id": Real(0, 1)}, "random", seed=0)
+    study.tell(study.ask(), 2.0, metrics={"id": 1, "x": 3, "value": 4})
     history = study.history()
-    assert list(history) == ["id", "state", "value", "id_", "value_", "id__"]
-    assert history["value_"].tolist() == [2.0]
+    assert list(history) == ["id", "state", "x", "id_", "value", "id__", "x_", "value_"]
+    assert history["value"].tolist() == [2.0]
+    assert history["value_"].tolist() == [4]
+    with pytest.raises(ConfigError, match="'value' is the name of a parameter and of an objective"):
+        Study({"value": Real(0, 1)}, "random")
+    assert list(Study({"value": Real(0, 1)}, "random", objectives={"loss": "minimize"}).history()) == ["id", "state", "value", "loss"]
 
 
 def test_an_empty_study_has_empty_columns() -> None:

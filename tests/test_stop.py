@@ -6,11 +6,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from zoopt import Real, Space, Study
 from zoopt.errors import ConfigError
+from zoopt.evaluate import Batched
 from zoopt.stop import AllOf, AnyOf, Evaluations, Failures, Reason, Rule, Stalled, Target, Time, from_config
 from zoopt.strategy import State, Task
 from zoopt.trials import TrialState
@@ -104,6 +106,47 @@ def test_time_counts_from_when_the_study_was_made(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(time, "monotonic", lambda: now + 101)
     assert s.status.reason == "time"
     assert s.status.detail == "101 s passed of 100 s"
+
+
+def test_the_time_of_a_run_counts_from_its_beginning_and_that_of_the_study_from_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    s = study(Time(1000) | Time(5000))
+
+    def slow(x: torch.Tensor) -> torch.Tensor:
+        nonlocal now
+        now += 10.0
+        return x.sum(-1)
+
+    now = 100.0
+    for done in (5, 10):
+        s.run(Batched(slow), stop=[Time(50), Stalled(500) & Time(1)])
+        assert (s.evaluations, s.status.reason, s.status.detail) == (done, "time", "50 s passed of 50 s")
+        now += 100.0
+    s.run(Batched(slow), stop=Time(5000))  # 400 s have passed
+    assert (s.evaluations, s.status.detail) == (70, "1000 s passed of 1000 s")
+
+
+def test_a_run_takes_one_rule_and_one_callback_or_several() -> None:
+    seen: list[str] = []
+    s = Study(SPACE, "random", seed=0, callbacks=lambda study, event: seen.append("study"))
+    s.run(Batched(lambda x: x.sum(-1)), stop=Evaluations(1), callbacks=lambda study, event: seen.append("run"))
+    assert seen == ["study", "run"] * 2  # asked and told
+    for options in ({"stop": 5}, {"stop": [5]}, {"callbacks": 5}, {"callbacks": "log"}, {"callbacks": [None]}):
+        with pytest.raises(ConfigError, match=r"stopping rule was expected.*got 5|callbacks must be a function"):
+            s.run(Batched(lambda x: x.sum(-1)), 3, **options)  # type: ignore[arg-type]
+        with pytest.raises(ConfigError, match=r"stopping rule was expected.*got 5|callbacks must be a function"):
+            Study(SPACE, "random", **options)  # type: ignore[arg-type]
+    assert s.evaluations == 1
+
+
+def test_whole_numbers_of_any_type() -> None:
+    rules: list[Any] = [1e3, np.int64(1000), np.float64(1000)]
+    assert [Evaluations(n) for n in rules] == [Evaluations(1000)] * 3
+    assert Target(np.float32(0.5)) == Target(0.5)  # type: ignore[arg-type]
+    s = study()
+    s.run(Batched(lambda x: x.sum(-1)), 4.0)  # type: ignore[arg-type]
+    assert s.evaluations == 4
 
 
 def test_any_of_several_stops_and_the_first_names_the_reason() -> None:
@@ -206,6 +249,11 @@ def test_rules_of_ones_own() -> None:
         lambda: study(stop=[3]),
         lambda: study(Target(1.0), objectives={"a": "minimize", "b": "minimize"}),
         lambda: study(Evaluations(4) & Stalled(1), objectives={"a": "minimize", "b": "minimize"}),
+        lambda: study(Target(1.0), feedback="ranking"),
+        lambda: study(Evaluations(4) | Stalled(1), feedback="ranking"),
+        lambda: study(feedback="ranking").run(Batched(lambda x: x.sum(-1)), stop=Stalled(1)),
+        lambda: Evaluations("5"),  # type: ignore[arg-type]
+        lambda: Time("long"),  # type: ignore[arg-type]
     ],
 )
 def test_nonsense_is_refused(make: Any) -> None:

@@ -611,6 +611,16 @@ def test_a_closed_study_can_be_read_but_not_changed() -> None:
         ({"strategy": "cma-es", "objectives": {"a": "minimize", "b": "minimize"}}, CapabilityError, "strategies that can: .*nsga2"),
         ({"strategy": "nsga2", "feedback": "ranking"}, CapabilityError, "strategies that can: .*cma-es"),
         ({"journal": "x.db", "history": "best"}, ConfigError, "a journal keeps everything"),
+        ({"device": "gpu"}, ConfigError, r"device must be 'auto' or a torch device .* got 'gpu'"),
+        ({"dtype": "float32"}, ConfigError, "dtype must be torch.float64 or torch.float32; got 'float32'"),
+        ({"dtype": torch.bfloat16}, ConfigError, "dtype must be .* got torch.bfloat16"),
+        (
+            {"space": {"value": Real(0, 1)}},
+            ConfigError,
+            r"'value' is the name of a parameter and of an objective; .*objectives=\{'loss': 'min",
+        ),
+        ({"objectives": {"C": "maximize"}}, ConfigError, r"'C' is .* of an objective; .* objectives=\{'loss': 'maximize'\}"),
+        ({"constraints": ["gamma"]}, ConfigError, "'gamma' is .* of a constraint; rename the parameter or the constraint"),
     ],
 )
 def test_nonsense_is_refused_when_the_study_is_made(options: dict[str, Any], error: type[Exception], match: str) -> None:

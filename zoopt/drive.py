@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from zoopt.arguments import read_callbacks
 from zoopt.errors import AlreadyTold, ConfigError, Exhausted, FeedbackError, NotReady, ObjectiveError, SpaceError, ZooptError
 from zoopt.evaluate import Evaluator, Outcome, as_evaluator
 from zoopt.evaluate.executor import ExecutorDied
-from zoopt.stop import AnyOf, Evaluations, Reason, Rule
+from zoopt.stop import AnyOf, Evaluations, Reason, Rule, any_of
 from zoopt.study import MAX_ATTEMPTS
 from zoopt.variables import Fixed, Variable
 
@@ -35,7 +36,7 @@ def drive(
     max_failures: int | None = None,
     executor: Executor | None = None,
     stop: Rule | Iterable[Rule] = (),
-    callbacks: Iterable[Callable[[Study, StudyEvent], None]] = (),
+    callbacks: Callable[[Study, StudyEvent], None] | Iterable[Callable[[Study, StudyEvent], None]] = (),
 ) -> None:
     """Run a study until a stopping rule holds; the arguments are those of ``zoopt.study.Study.run``.
 
@@ -47,16 +48,17 @@ def drive(
         ObjectiveError: ``max_failures`` evaluations have failed.
         ConfigError: The objective is none, or an argument has a value that it cannot have.
     """
-    rules = [*([] if evaluations is None else [Evaluations(evaluations)]), *([stop] if isinstance(stop, Rule) else stop)]
-    combined = AnyOf((*rules, study.stop))
-    combined.check(len(study.directions))
+    own = any_of(stop)
+    own.check(study.task)
+    counted = () if evaluations is None else (Evaluations(evaluations),)
+    combined = AnyOf((*counted, own.from_now(study), study.stop))
     if max_failures is not None and (isinstance(max_failures, bool) or not isinstance(max_failures, int) or max_failures < 1):
         raise ConfigError(f"max_failures = {max_failures!r}: a whole number of at least 1 was expected.")
     evaluator = as_evaluator(objective, parallel=parallel, timeout=timeout, executor=executor, parameters=examples(study.space))
-    before, watching = study.stop, study.callbacks
+    before, watching, further = study.stop, study.callbacks, read_callbacks(callbacks)
     study.stop = combined
     study._ended = None  # why an earlier run ended does not stop this one
-    study.callbacks = [*watching, *callbacks]
+    study.callbacks = [*watching, *further]
     run = _Run(study, evaluator, parallel, max_failures)
     try:
         study._end(run())
@@ -133,7 +135,7 @@ class _Run:
         error: BaseException | None = None
         for future in sorted(done, key=lambda f: self.out[f].id):
             try:
-                outcome = future.result()
+                outcome = Outcome.of(future.result())
             except BaseException as raised:
                 error = error or raised
             else:

@@ -61,8 +61,7 @@ def _dominated(rows: Array, by: Array) -> Array:
         least = np.concatenate(([np.inf], np.minimum.accumulate(by[:, 1])))
         return np.asarray(least[at] <= rows[:, 1])
     if n * len(by) <= _FEW:
-        as_good: Array = (by <= rows[:, None]).all(-1)
-        return np.asarray(as_good.any(1))
+        return np.asarray(np.any(np.all(by <= rows[:, None], axis=-1), axis=1))
     column = np.concatenate((rows[:, 0], by[:, 0]))
     middle = np.partition(column, len(column) // 2)[len(column) // 2]
     if middle == column.max():
@@ -153,7 +152,7 @@ def _column(values: Sequence[Any]) -> Array:
 
 
 def _free(name: str, taken: Mapping[str, Any]) -> str:
-    """A column name not yet taken: a parameter may be called like an objective."""
+    """A column name not yet taken: a parameter may be called id, and a metric like a parameter."""
     while name in taken:
         name += "_"
     return name

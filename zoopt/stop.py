@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass, fields
+from collections.abc import Iterable
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from zoopt.arguments import read_count, read_number
 from zoopt.errors import ConfigError
 
 if TYPE_CHECKING:
+    from zoopt.strategy import Task
     from zoopt.study import Study
 
 
@@ -38,8 +40,12 @@ class Rule:
         """The number of evaluations after which this stops whatever else happens; None: there is none."""
         return None
 
-    def check(self, objectives: int) -> None:
-        """Refuse, with a ``ConfigError``, a study of this many objectives that the rule cannot judge."""
+    def check(self, task: Task) -> None:
+        """Refuse, with a ``ConfigError``, a study that the rule cannot judge, by its task."""
+
+    def from_now(self, study: Study) -> Rule:
+        """The rule for a run of the study that begins now; what it counts over the study's whole life stays as it is."""
+        return self
 
 
 @dataclass(frozen=True)
@@ -60,9 +66,12 @@ class AnyOf(Rule):
         budgets = [n for rule in self.rules if (n := rule.budget()) is not None]
         return min(budgets) if budgets else None
 
-    def check(self, objectives: int) -> None:  # noqa: D102
+    def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
-            rule.check(objectives)
+            rule.check(task)
+
+    def from_now(self, study: Study) -> Rule:  # noqa: D102
+        return replace(self, rules=tuple(rule.from_now(study) for rule in self.rules))
 
 
 @dataclass(frozen=True)
@@ -86,9 +95,12 @@ class AllOf(Rule):
         known = [n for n in budgets if n is not None]
         return max(known) if known and len(known) == len(budgets) else None
 
-    def check(self, objectives: int) -> None:  # noqa: D102
+    def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
-            rule.check(objectives)
+            rule.check(task)
+
+    def from_now(self, study: Study) -> Rule:  # noqa: D102
+        return replace(self, rules=tuple(rule.from_now(study) for rule in self.rules))
 
 
 @dataclass(frozen=True)
@@ -98,7 +110,7 @@ class Evaluations(Rule):
     n: int  # finished trials, at least 1
 
     def __post_init__(self) -> None:
-        _check_count("Evaluations", self.n)
+        object.__setattr__(self, "n", read_count("Evaluations", self.n))
 
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
         if study.evaluations >= self.n:
@@ -116,11 +128,10 @@ class Target(Rule):
     value: float  # the value to reach
 
     def __post_init__(self) -> None:
-        if not isinstance(self.value, float | int) or math.isnan(self.value):
-            raise ConfigError(f"Target takes the value to reach, a number; got {self.value!r}.")
+        object.__setattr__(self, "value", read_number("Target", self.value))
 
-    def check(self, objectives: int) -> None:  # noqa: D102
-        _check_single("Target", objectives)
+    def check(self, task: Task) -> None:  # noqa: D102
+        _check_best_value("Target", task)
 
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
         best = study._ledger.best_value
@@ -132,18 +143,21 @@ class Target(Rule):
 
 @dataclass(frozen=True)
 class Time(Rule):
-    """Stops when this many seconds have passed since the study was made or reopened."""
+    """Stops when this many seconds have passed: as a rule of a study, since it was made or reopened; of a run, since the run began."""
 
     seconds: float  # more than 0
+    since: float = 0.0  # seconds of the study (``study.seconds``) at which it begins to count
 
     def __post_init__(self) -> None:
-        if not isinstance(self.seconds, float | int) or not self.seconds > 0:
+        if read_number("Time", self.seconds) <= 0:
             raise ConfigError(f"Time takes seconds, a number > 0; got {self.seconds!r}.")
 
+    def from_now(self, study: Study) -> Rule:  # noqa: D102
+        return replace(self, since=study.seconds)
+
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
-        if study.seconds >= self.seconds:
-            return Reason("time", f"{study.seconds:.0f} s passed of {self.seconds:g} s")
-        return None
+        passed = study.seconds - self.since
+        return Reason("time", f"{passed:.0f} s passed of {self.seconds:g} s") if passed >= self.seconds else None
 
 
 @dataclass(frozen=True)
@@ -153,10 +167,10 @@ class Stalled(Rule):
     evaluations: int  # finished trials without a better value, at least 1
 
     def __post_init__(self) -> None:
-        _check_count("Stalled", self.evaluations)
+        object.__setattr__(self, "evaluations", read_count("Stalled", self.evaluations))
 
-    def check(self, objectives: int) -> None:  # noqa: D102
-        _check_single("Stalled", objectives)
+    def check(self, task: Task) -> None:  # noqa: D102
+        _check_best_value("Stalled", task)
 
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
         stalled = study.evaluations - study._ledger.improved_at
@@ -172,7 +186,7 @@ class Failures(Rule):
     n: int  # failed and lost trials, at least 1
 
     def __post_init__(self) -> None:
-        _check_count("Failures", self.n)
+        object.__setattr__(self, "n", read_count("Failures", self.n))
 
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
         if study.failures >= self.n:
@@ -186,14 +200,20 @@ def _check_rules(rules: tuple[Rule, ...]) -> None:
             raise ConfigError(f"a stopping rule was expected, such as Evaluations(100) or Target(1e-3); got {rule!r}.")
 
 
-def _check_count(name: str, n: int) -> None:
-    if isinstance(n, bool) or not isinstance(n, int) or n < 1:
-        raise ConfigError(f"{name} takes a whole number of at least 1; got {n!r}.")
+def _check_best_value(name: str, task: Task) -> None:
+    several, ranked = len(task.objectives) > 1, task.feedback == "ranking"
+    if several or ranked:
+        why = "several objectives have no single best" if several else "feedback='ranking' tells no values"
+        raise ConfigError(f"{name} looks at the best value, and {why}; use Evaluations or Time.")
 
 
-def _check_single(name: str, objectives: int) -> None:
-    if objectives > 1:
-        raise ConfigError(f"{name} looks at the best value, and {objectives} objectives have no single best; use Evaluations or Time.")
+def any_of(rules: Rule | Iterable[Rule]) -> AnyOf:
+    """What stops as soon as one of these does.
+
+    Raises:
+        ConfigError: Something else than a rule or several.
+    """
+    return AnyOf(tuple(rules) if isinstance(rules, Iterable) else (rules,))
 
 
 def from_config(table: dict[str, Any]) -> list[Rule]:

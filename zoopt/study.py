@@ -19,7 +19,16 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Self, Ty
 import numpy as np
 import torch
 
-from zoopt.arguments import read_choice, read_constraint_names, read_directions, read_seed
+from zoopt.arguments import (
+    check_parameter_names,
+    read_callbacks,
+    read_choice,
+    read_constraint_names,
+    read_device,
+    read_directions,
+    read_dtype,
+    read_seed,
+)
 from zoopt.engine import Engine
 from zoopt.errors import (
     AlreadyTold,
@@ -41,7 +50,7 @@ from zoopt.pruning import Curves
 from zoopt.random import Random
 from zoopt.record import Entry, Held, OrderLog, recipe_config, write
 from zoopt.space import Space
-from zoopt.stop import AnyOf, Reason, Rule
+from zoopt.stop import Reason, Rule, any_of
 from zoopt.strategy import Request, Strategy, Task, make
 from zoopt.told import Rows
 from zoopt.trials import CHUNK_BITS, Batch, Table, Trial, TrialState
@@ -141,11 +150,11 @@ class Study:
         history: ``"all"`` keeps points and values, ``"values"`` values only, ``"best"`` nothing but the best.
         durability: ``"full"``: an acknowledged tell survives a power cut; ``"process"``: it survives a killed process.
         problem: What the objective offers beyond values (gradients, ...), for strategies that need it.
-        device: Torch device on which the strategy works.
-        dtype: Floating type in which the strategy works.
+        device: Torch device on which the strategy works; ``"auto"`` takes an accelerator where there is one.
+        dtype: Floating type in which the strategy works: ``torch.float64`` or ``torch.float32``.
         feedback: ``"values"``, or ``"ranking"`` when people will only order candidates.
         stop: Stopping rules (any of them stops), see ``zoopt.stop``.
-        callbacks: Called with ``(study, event)`` after each recorded event.
+        callbacks: One function or several, called with ``(study, event)`` after each recorded event.
         resume: On a journal that holds this study under another strategy: ``"same"`` refuses, ``"data"`` goes on with its data.
 
     Raises:
@@ -173,7 +182,7 @@ class Study:
         dtype: torch.dtype = torch.float64,
         feedback: Literal["values", "ranking"] = "values",
         stop: Rule | Iterable[Rule] = (),
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] = (),
         resume: Literal["same", "data"] = "same",
     ) -> None:
         self.space = space if isinstance(space, Space) else Space(space)
@@ -181,6 +190,7 @@ class Study:
         self.strategy: Strategy[Any] = make(strategy)
         directions = read_directions(direction, objectives)
         names = read_constraint_names(constraints, directions)
+        check_parameter_names(self.space.variables, directions, names)
         read_choice("history", history, ("all", "values", "best"))
         read_choice("feedback", feedback, ("values", "ranking"))
         read_choice("resume", resume, ("same", "data"))
@@ -195,14 +205,14 @@ class Study:
             feedback,
             deterministic,
             (),
-            torch.device(device),
-            dtype,
+            read_device(device),
+            read_dtype(dtype),
             problem,
         )
         self.strategy.check(self.task)
-        self.stop: Rule = AnyOf((stop,) if isinstance(stop, Rule) else tuple(stop))
-        self.stop.check(len(directions))
-        self.callbacks: list[Callback] = list(callbacks)
+        self.stop: Rule = any_of(stop)
+        self.stop.check(self.task)
+        self.callbacks: list[Callback] = read_callbacks(callbacks)
         self.history_mode: HistoryMode = history
         self._lock = threading.RLock()
         self._m = len(directions)
@@ -1244,7 +1254,7 @@ class Study:
         max_failures: int | None = None,
         executor: Executor | None = None,
         stop: Rule | Iterable[Rule] = (),
-        callbacks: Iterable[Callback] = (),
+        callbacks: Callback | Iterable[Callback] = (),
     ) -> Self:
         """Let zoopt drive: ask, evaluate, tell, until a stopping rule holds; ``status`` says which.
 
@@ -1259,7 +1269,7 @@ class Study:
             timeout: Seconds (or "10m") after which one evaluation is killed and counts as failed.
             max_failures: Stop with an error once this many evaluations of the study have failed.
             executor: A ``concurrent.futures.Executor`` that runs a plain function.
-            stop: Further stopping rules, for this run.
+            stop: Further stopping rules, for this run; their ``Time`` counts from its beginning.
             callbacks: Further callbacks, for this run.
 
         Returns:
