@@ -295,6 +295,18 @@ def test_names_that_results_use_are_no_names_of_objectives_or_constraints(name: 
         study(constraints=[name])
 
 
+def test_an_evaluator_of_the_users_own_may_give_outcomes_and_plain_results_alike() -> None:
+    results = [Outcome(values=3), Outcome(values=1.5, metrics=None), 2, {"value": 4.0}, Outcome(values=None), "high"]  # type: ignore[arg-type]
+
+    class Own(Here):
+        def submit(self, trial: Any) -> Future[Any]:  # type: ignore[override]
+            return self.pool.submit(lambda: results[trial.id])
+
+    s = study().run(Own(None), evaluations=6)
+    assert [s.trial(i).value for i in range(6)] == [3.0, 1.5, 2.0, 4.0, None, None]
+    assert ["returned None" in (s.trial(4).error or ""), "'high'" in (s.trial(5).error or "")] == [True, True]
+
+
 def test_results_that_do_not_fit_are_failures_of_their_trial() -> None:
     s = study(space=Space({"x": Real(-1, 3)})).run(
         Here(lambda t: [1.0, 2.0] if t.id == 1 else Evaluation(1.0, reached=[1e9])), evaluations=2

@@ -33,6 +33,8 @@ from zoopt.feedback import Evaluation
         {"loss": np.array([0.5]), "epochs": 3},
         Evaluation(torch.tensor([0.5])),
         Outcome(values=0.5),
+        Outcome(values=np.array([0.5])),
+        Outcome(values={"loss": torch.tensor(0.5)}, metrics=None),  # type: ignore[arg-type]
     ],
     ids=repr,
 )
@@ -124,6 +126,43 @@ def test_what_does_not_fit_the_study_is_a_failure_that_says_so(result: Any, reas
 def test_missing_constraints_are_never_taken_as_kept(constraints: Any, reason: str) -> None:
     error = Outcome.of({"loss": 1.0, "constraints": constraints}).resolve(["loss"], ["a", "b"]).error
     assert error is not None and reason in error
+
+
+def test_an_outcome_of_the_users_own_is_read_like_any_other_result() -> None:
+    given = Outcome(
+        values=3,
+        constraints=np.array([-1]),
+        noise={"loss": 1},
+        metrics={"n": np.int64(7), "name": "x"},
+        gradients=np.ones(2),
+        reached=(1, 2),
+    )
+    for outcome in (Outcome.of(given).resolve(["loss"], ["heat"]), given.resolve(["loss"], ["heat"])):
+        assert (outcome.values, outcome.constraints, outcome.noise, outcome.metrics) == ([3.0], [-1.0], [1.0], {"n": 7.0})
+        assert (outcome.gradients, outcome.reached) == ([1.0, 1.0], [1.0, 2.0])
+        assert outcome.error is None
+    kept = Outcome.of(Outcome(values=1, stderr="warning\n", seconds=2.5), seconds=9.0)
+    assert (kept.stderr, kept.seconds) == ("warning\n", 2.5)
+    assert call_objective(lambda: Outcome(values=1), {}).seconds > 0
+    failed = Outcome.of(Outcome(error=ValueError("no licence\nsee the manual"), stderr=None))  # type: ignore[arg-type]
+    assert (failed.error, failed.stderr) == ("no licence", "")
+
+
+@pytest.mark.parametrize(
+    ("outcome", "reason"),
+    [
+        (Outcome(), "returned None"),
+        (Outcome(values="high"), "'high'"),
+        (Outcome(values=[1, float("nan")]), "NaN"),
+        (Outcome(values=1, noise="much"), "'much'"),
+        (Outcome(values=1, metrics=[1]), "metrics"),  # type: ignore[arg-type]
+        (Outcome(values=1, gradients=[1.0, "steep"]), "'steep'"),
+        (Outcome(values=1, reached=["far"]), "'far'"),
+    ],
+)
+def test_an_outcome_of_the_users_own_that_is_no_result_is_a_failure(outcome: Outcome, reason: str) -> None:
+    for read in (Outcome.of(outcome), outcome.resolve(["loss"])):
+        assert read.error is not None and reason in read.error
 
 
 def test_an_exception_is_one_line_and_its_traceback_begins_in_the_users_code() -> None:

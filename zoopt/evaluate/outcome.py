@@ -70,7 +70,9 @@ class Outcome:
         failed outcome that says what arrived.
         """
         if isinstance(result, Outcome):
-            return result
+            if result.error is not None:
+                return replace(result, error=one_line(str(result.error)), stderr=tail(result.stderr or ""))
+            stderr, seconds = result.stderr or stderr, result.seconds or seconds
         try:
             made = _read(result)
         except NotAResult as error:
@@ -92,10 +94,13 @@ class Outcome:
         """
         if self.error is not None:
             return self
+        read = Outcome.of(self)  # a user's own may hold anything
+        if read.error is not None:
+            return read
         try:
-            return self._ordered(list(objectives), list(constraints))
+            return read._ordered(list(objectives), list(constraints))
         except NotAResult as error:
-            return replace(Outcome.failed(f"the objective {error}", self.stderr, self.seconds), metrics=dict(self.metrics))
+            return replace(Outcome.failed(f"the objective {error}", read.stderr, read.seconds), metrics=dict(read.metrics))
 
     def _ordered(self, objectives: list[str], names: list[str]) -> Outcome:
         metrics = dict(self.metrics)
@@ -297,8 +302,8 @@ def _read(result: Any) -> Outcome:
             values = values["value"]
             if isinstance(values, str):
                 raise NotAResult(f"returned {values!r} where a number was expected")
-    elif type(result).__name__ == "Evaluation" and hasattr(result, "values") and hasattr(result, "reached"):
-        # By its shape and not by isinstance: importing its class would load torch into every worker process.
+    elif isinstance(result, Outcome) or (type(result).__name__ == "Evaluation" and all(hasattr(result, k) for k in ("values", *RESERVED))):
+        # An Evaluation by its shape and not by isinstance: importing its class would load torch into every worker process.
         parts = {k: getattr(result, k) for k in RESERVED if getattr(result, k) is not None}
         values = _numbers(result.values)
     else:
