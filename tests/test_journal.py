@@ -558,15 +558,92 @@ def test_readers_beside_a_writer(log: StudyLog, address: str, child: Callable[..
 def test_a_forked_child_must_open_its_own(log: StudyLog, child: Callable[..., Child]) -> None:
     log.append("told", told(0), dtype=TOLD)
 
-    def append(send: Callable[[Any], None]) -> None:
-        with pytest.raises(JournalError, match="before a fork"):
-            log.append("told", told(1), dtype=TOLD)
+    def use(send: Callable[[Any], None]) -> None:
+        journal = log.journal
+        calls: list[Callable[[], Any]] = [
+            lambda: log.append("told", told(1), dtype=TOLD),
+            lambda: log.events(),
+            lambda: log.snapshot(),
+            lambda: log.config,
+            lambda: log.driver,
+            lambda: log.set_config({}),
+            lambda: log.transaction().__enter__(),
+            lambda: journal.names(),
+            lambda: journal.study("other", create={}),
+            lambda: journal.synced,
+        ]
+        for call in calls * 2:  # whoever tries again is told the same
+            with pytest.raises(JournalError, match="opened before a fork and belongs to the parent process"):
+                call()
         log.close()
-        log.journal.close()
+        journal.close()
         send("done")
 
-    assert child(append).all() == ["done"]
+    assert child(use).all() == ["done"]
     assert log.append("told", told(1), dtype=TOLD) == 1
+
+
+def test_a_thread_that_holds_the_journal_at_a_fork_does_not_hang_the_child(log: StudyLog, child: Callable[..., Child]) -> None:
+    held, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with log.transaction():
+            held.set()
+            forked.wait(60)
+
+    def use(send: Callable[[Any], None]) -> None:
+        signal.alarm(20)
+        with pytest.raises(JournalError, match="belongs to the parent process"):
+            log.events()
+        send("refused")
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    held.wait(60)
+    try:
+        assert child(use).all() == ["refused"]
+    finally:
+        forked.set()
+        thread.join()
+
+
+FORK = """
+import os, sys
+from zoopt import Real, Study
+study = Study({"x": Real(0, 1)}, "random", journal=sys.argv[1], seed=1)
+study.tell(study.ask(), 1.0)
+out = study.ask()
+for close in (True, False):
+    if (pid := os.fork()) == 0:
+        for call in (lambda: study.tell(out, 2.0), study.ask, lambda: study.tell(out, 2.0), lambda: study.amend(0, 3.0), study.ask):
+            try:
+                print("went through", call())
+            except Exception as error:
+                print(str(error))
+        if close:
+            study.close()
+        sys.exit(0)  # with every finaliser
+    assert os.waitpid(pid, 0)[1] == 0
+study.tell(out, 2.0)
+for _ in range(5):
+    study.tell(study.ask(), 1.0)
+assert study._log._database.epoch == 0, "the connection was lost"
+print(study.evaluations, study.best.id)
+study.close()
+"""
+
+
+def test_a_study_in_a_forked_child_refuses_and_leaves_the_parents_alone(address: str) -> None:
+    run = subprocess.run([sys.executable, "-c", FORK, address], capture_output=True, text=True, timeout=120, check=False)
+    assert (run.returncode, run.stderr) == (0, "")
+    *refusals, last = run.stdout.splitlines()
+    assert len(refusals) == 10
+    assert all("belongs to the parent process" in sentence for sentence in refusals)
+    assert last == "7 0"
+    with Journal(address) as journal:
+        log = journal.study("study")
+        log.acquire()
+        assert OPENED not in [e.kind for e in log.events()]  # the child gave no lease back and took none
 
 
 def test_many_processes_make_a_journal_at_once(address: str, child: Callable[..., Child]) -> None:

@@ -6,11 +6,13 @@ running the construct. Connections are in autocommit mode, so that a lone statem
 
 from __future__ import annotations
 
+import ctypes
 import os
 import shutil
 import sqlite3
 import threading
 import time
+import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib.util import find_spec
@@ -55,10 +57,13 @@ class _Statement(NamedTuple):
 
 
 _COMPILED: dict[str, dict[str, _Statement]] = {}  # by dialect: compiling takes longer than opening a journal
+_OPEN: weakref.WeakSet[Database] = weakref.WeakSet()
 
 
 class Database:
     """A journal's database and this process's connection to it, guarded by ``lock`` and usable from any thread.
+
+    A forked child has no use of it: each of its statements is refused.
 
     Args:
         address: URL or path.
@@ -80,7 +85,8 @@ class Database:
         self._full = durability == "full"
         self._immutable = False
         self._connection: Connection | None = None
-        self._file: sqlite3.Connection | None = None  # what is behind the connection, where that is SQLite
+        self._driver: Any = None  # what is behind the connection
+        self._file: sqlite3.Connection | None = None  # the same, where that is SQLite
         self._synced: bool | None = None
         self._begun = False  # within transaction()
         url = _parse(address)
@@ -111,6 +117,7 @@ class Database:
             _COMPILED[self.dialect] = {name: self._compile(construct) for name, construct in schema.STATEMENTS.items()}
         self._statements = _COMPILED[self.dialect]
         self.append = self._statements["append"].text
+        _OPEN.add(self)
         try:
             self._open()
         except BaseException:
@@ -216,10 +223,9 @@ class Database:
             return connection.exec_driver_sql(text, tuple([values[key] for key in order])).rowcount
 
     def close(self) -> None:
-        """Close the connection. In a forked child it is only forgotten: it belongs to the parent."""
+        """Close the connection."""
         with self.lock:
-            if os.getpid() == self.pid:
-                self._drop()
+            self._drop()
 
     # Connecting
 
@@ -229,9 +235,13 @@ class Database:
         return sqlite3.connect(uri, uri=True, timeout=_BUSY, check_same_thread=False, factory=_File)
 
     def _connect(self) -> Connection:
+        if os.getpid() != self.pid:
+            raise JournalError(
+                "this journal was opened before a fork and belongs to the parent process: ask and tell there, or open it again here."
+            )
         self._connection = connection = self._engine.connect()
-        driver = connection.connection.driver_connection
-        self._file = driver if isinstance(driver, sqlite3.Connection) else None
+        self._driver = connection.connection.driver_connection
+        self._file = self._driver if isinstance(self._driver, sqlite3.Connection) else None
         if self.dialect == "postgresql" and self.read_only:
             connection.exec_driver_sql("SET default_transaction_read_only TO on")
         if self.dialect == "sqlite" and self._full:
@@ -239,11 +249,24 @@ class Database:
         return connection
 
     def _drop(self) -> None:
-        connection, self._connection, self._file, self._synced = self._connection, None, None, None
-        self.epoch += 1
+        connection = self._forget()
         if connection is not None:
             with suppress(SQLAlchemyError, self._driver_error):
                 connection.close()
+
+    def _forget(self) -> Connection | None:
+        connection, self._connection, self._driver, self._file, self._synced = self._connection, None, None, None, None
+        self.epoch += 1
+        return connection
+
+    def _leave_to_parent(self) -> None:
+        """In a forked child: forget the connection and see that nothing ever closes it, since that would end the parent's."""
+        self.lock = threading.RLock()  # the other one may be held by a thread that is not here
+        driver, connection = self._driver, self._forget()
+        if connection is not None:
+            with suppress(SQLAlchemyError):
+                connection.detach()
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(driver))  # not collected at the end of the interpreter either
 
     def _rollback(self) -> None:
         if self._connection is not None:
@@ -415,6 +438,15 @@ def _check_path(path: Path, label: str) -> None:
         raise JournalError(f"the journal {label} is a folder; give the path of a file in it.")
     if not path.parent.is_dir():
         raise JournalError(f"the folder {path.parent} of the journal {label} does not exist; make it first.")
+
+
+def _after_fork() -> None:
+    for database in list(_OPEN):
+        database._leave_to_parent()
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _parse(address: str | os.PathLike[str]) -> URL:

@@ -125,7 +125,9 @@ class Heartbeat(threading.Thread):
 
     def stop(self, *, release: bool, wait: float) -> None:
         """End the thread; it gives the lease back first if ``release``, for which at most ``wait`` seconds are waited."""
+        if not self.is_alive():  # as in a forked child, where its lock may be held for ever
+            return
         self._releasing = release
         self._stopped.set()
-        if self.is_alive() and threading.current_thread() is not self:
+        if threading.current_thread() is not self:
             self.join(wait)

@@ -142,7 +142,6 @@ class StudyLog:
             JournalError: The journal cannot be written.
         """
         self.journal._refuse_read_only()
-        self._refuse_fork()
         end = time.monotonic() + wait
         while self._owner is None:
             with self._database.lock:
@@ -408,7 +407,6 @@ class StudyLog:
         return LeaseLost(f"{self._ended}.")
 
     def _check(self) -> None:
-        self._refuse_fork()
         if self._batch:
             raise JournalError("a transaction is open on this log; append to what `with log.transaction() as t` gave.")
         if self._owner is None:
@@ -421,10 +419,6 @@ class StudyLog:
                 self._end(_WENT_BACK)
                 raise JournalError(f"nothing can be recorded: {_WENT_BACK}.")
             self._epoch = self._database.epoch
-
-    def _refuse_fork(self) -> None:
-        if os.getpid() != self._database.pid:
-            raise JournalError("this journal was opened before a fork and belongs to the parent process; open it again here.")
 
     def _locked(self, holder: Owner, left: float) -> str:
         if holder.here_too and holder.pid == os.getpid():
