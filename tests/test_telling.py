@@ -527,3 +527,30 @@ def test_gradients_of_one_objective_at_a_reached_setting_and_where_there_are_non
     s = study(space=Space({"k": Integer(1, 4), "c": Choice("a", "b"), "f": Bool()}))
     s.tell(s.ask(), 1.0, gradients=[1.0, 0.0, 0.0])  # what has no slope in its columns is no error
     assert log(s)[0]["gradients"].shape == (1, 1, 3)
+
+
+def test_gradients_that_are_not_finite_are_refused_but_for_failures_and_objectives_told_later() -> None:
+    s = study(space={"x": Real(0, 1)})
+    trial = s.ask()
+    for wrong in ([math.nan], [math.inf], torch.tensor([1 + 2j])):
+        with pytest.raises(FeedbackError, match="gradients must be"):
+            s.tell(trial, 1.0, gradients=wrong)
+        assert trial.state is TrialState.PENDING
+    s.tell(trial, math.nan, gradients=[math.nan])  # the numbers of a failure are not read
+    assert trial.state is TrialState.FAILED
+    with pytest.raises(FeedbackError, match="gradients must be finite"):
+        s.add({"x": 0.5}, 1.0, gradients=[math.nan])
+    s = study(space={"x": Real(0, 1)}, objectives={"a": "minimize", "b": "minimize"})
+    trial = s.ask()
+    s.tell(trial, {"a": 1.0}, gradients=[[2.0], [math.nan]])
+    s.tell(trial, {"b": 1.0}, gradients=[[math.nan], [3.0]])
+    assert log(s)[0]["gradients"].tolist() == [[[2.0], [3.0]]]
+
+
+def test_complex_numbers_are_no_results() -> None:
+    s = study()
+    for value in (torch.tensor(1 + 2j), np.array(1 + 2j), 1 + 2j, np.array(["high"])):
+        s.tell(trial := s.ask(), value)
+        assert trial.state is TrialState.FAILED
+    with pytest.raises(FeedbackError, match="noise must be numbers"):
+        s.tell(s.ask(), 1.0, noise=torch.tensor([1 + 2j]))

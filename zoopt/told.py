@@ -65,6 +65,8 @@ class Rows:
         self._bad: Array = np.asarray(~np.isfinite(self.values[:, self.given]).all(1))
         if self.constraints is not None:
             self._bad = self._bad | ~np.isfinite(self.constraints).all(1)
+        if self.gradients is not None and not np.isfinite(self.gradients[~self._bad][:, self.given]).all():
+            raise FeedbackError(f"gradients must be finite; got {_shown(gradients)}.")
 
     def _values(self, values: Any, n: int, objectives: Sequence[str]) -> Array:
         m = len(objectives)
@@ -93,7 +95,7 @@ class Rows:
     def _numbers(self, values: Any, objective: int) -> Array:
         """A new float64 array; NaN for whatever is not a number, which is remembered for the reason."""
         if isinstance(values, Tensor):
-            return np.array(values.detach().cpu().double().numpy())
+            values = _host(values)
         try:
             array = np.asarray(values)
         except (TypeError, ValueError, RuntimeError):  # ragged, or tensors that need a gradient or are on another device
@@ -183,7 +185,9 @@ def _number(value: Any) -> float:
 
 def _objects(values: Any) -> Array:
     """An object array of whatever was told, as deep as its rows are alike; a text is one value."""
-    if isinstance(values, str | bytes) or not isinstance(values, Sequence | np.ndarray):
+    if isinstance(values, np.ndarray):
+        return values.astype(object)
+    if isinstance(values, str | bytes) or not isinstance(values, Sequence):
         single = np.empty((), dtype=object)
         single[()] = values
         return single
@@ -200,10 +204,18 @@ def _shown(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
+def _host(tensor: Tensor) -> Array:
+    """Its numbers, in double precision."""
+    tensor = tensor.detach().cpu()
+    return np.asarray((tensor if tensor.is_complex() else tensor.double()).numpy())
+
+
 def _array(value: Any, what: str) -> Array:
     if isinstance(value, Tensor):
-        value = value.detach().cpu().double().numpy()
+        value = _host(value)
     try:
+        if np.iscomplexobj(value):
+            raise TypeError
         return np.array(value, dtype=np.float64)
     except (TypeError, ValueError, OverflowError):
         raise FeedbackError(f"{what} must be numbers; got {_shown(value)}.") from None
