@@ -72,6 +72,23 @@ def test_names_give_the_order_and_the_rest_are_constraints_and_metrics() -> None
     assert outcome.metrics["steps"].tolist() == [1.0, 5.0, 9.0]
 
 
+def test_metrics_are_kept_where_they_are_numbers_and_are_no_reason_to_lose_a_value() -> None:
+    metrics = {"steps": X[:, 0], "epochs": 7, "column": X[:, :1], "text": "fine", "texts": ["a", "b", "c"], "rows": X, "nothing": None}
+    for function in (
+        lambda x: {"loss": x.sum(-1), "metrics": metrics},
+        lambda x: {"loss": x.sum(-1), **metrics},
+        lambda x: Evaluation(x.sum(-1), metrics=metrics),
+    ):
+        outcome = Batched(function).evaluate(X, ["loss"])
+        assert outcome.errors == {}
+        assert outcome.values.tolist() == SUMS
+        kept = {name: column.tolist() for name, column in outcome.metrics.items()}
+        assert kept == {"steps": [0.0, 2.0, 4.0], "epochs": [7.0, 7.0, 7.0], "column": [0.0, 2.0, 4.0]}
+    trial = SimpleNamespace(id=0, params={}, x=X[1])
+    single = Batched(lambda x: {"loss": x.sum(-1), "text": "fine", "steps": x[:, 0]}).submit(trial).result().resolve(["loss"])
+    assert (single.values, single.metrics) == ([5.0], {"steps": 2.0})
+
+
 def test_noise_by_name_follows_the_order_of_the_objectives() -> None:
     outcome = Batched(lambda x: {"b": x[:, 1], "a": x[:, 0], "noise": {"a": x[:, 0], "b": x[:, 1]}}).evaluate(X, ["a", "b"])
     assert outcome.noise is not None and outcome.noise.tolist() == X.tolist()
@@ -101,6 +118,8 @@ def test_rows_that_are_not_finite_fail_alone() -> None:
     outcome = Batched(lambda x: Evaluation(x.sum(-1), constraints=values)).evaluate(X, constraints=["heat"])
     assert outcome.errors == {1: "the objective returned NaN for constraint heat", 2: "the objective returned -inf for constraint heat"}
     assert list(Batched(lambda x: Evaluation(x.sum(-1), noise=-values)).evaluate(X).errors) == [0, 1, 2]
+    outcome = Batched(lambda x: Evaluation(x.sum(-1), gradients=torch.stack([values, torch.ones(3)], -1))).evaluate(X)
+    assert outcome.errors == dict.fromkeys((1, 2), "the objective gave gradients that are not all finite")
 
 
 def test_a_function_that_raises_or_exits_fails_its_batch_with_the_traceback() -> None:
@@ -126,6 +145,10 @@ def test_a_function_that_raises_or_exits_fails_its_batch_with_the_traceback() ->
         (lambda x: {"loss": x}, "shape"),
         (lambda x: Evaluation(x.sum(-1), constraints=x), "names none"),
         (lambda x: Evaluation(x.sum(-1), gradients=x[:1]), "gradients"),
+        (lambda x: x.sum(-1) + 1j, "complex numbers for values"),
+        (lambda x: x.numpy().sum(-1) + 1j, "complex numbers for values"),
+        (lambda x: [1.0, 1j, 2.0], "complex numbers for values"),
+        (lambda x: {"loss": x.sum(-1), "metrics": [1, 2, 3]}, "the metrics"),
     ],
 )
 def test_what_does_not_fit_is_a_failure_that_says_what_came(function: Any, reason: str) -> None:

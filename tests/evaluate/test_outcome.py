@@ -92,6 +92,10 @@ def test_an_evaluation_of_one_point_brings_everything() -> None:
         (10**400, "401 digits"),
         ({"value": 1, "metrics": 3}, "metrics"),
         (Evaluation(None), "None"),
+        (torch.tensor(1 + 2j), "(1+2j)"),
+        (Evaluation(1.0, gradients=[1.0, float("nan")]), "gradients that are not all finite"),
+        (Evaluation(1.0, gradients=np.array([[1.0, -np.inf]])), "gradients that are not all finite"),
+        (Evaluation(1.0, gradients=torch.tensor([1 + 2j])), "(1+2j)"),
     ],
 )
 def test_what_is_no_result_is_a_failure_that_shows_it(result: Any, reason: str) -> None:

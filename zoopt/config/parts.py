@@ -71,13 +71,13 @@ def crosscheck(study: StudyTable, stop: StopTable | None, data: Mapping[str, Any
                     )
         for name in sorted(set(study.objectives) & set(study.constraints)):
             report.add(("study", "constraints"), f"{name!r} is an objective as well; give the constraint another name.")
-    names: list[tuple[Keys, str, str]] = [(("study", "objectives", name), name, "objective") for name in study.objectives or ()]
-    names += [(("study", "constraints", k), name, "constraint") for k, name in enumerate(study.constraints)]
-    for keys, name, what in names:
+    told: list[tuple[Keys, str, str]] = [(("study", "objectives", name), name, "objective") for name in study.objectives or ()]
+    told += [(("study", "constraints", k), name, "constraint") for k, name in enumerate(study.constraints)]
+    for where, name, what in told:
         try:
             check_result_name(name, what)
         except ConfigError as error:
-            report.add(keys, str(error))
+            report.add(where, str(error))
     for name in sorted({name for name in study.constraints if study.constraints.count(name) > 1}):
         report.add(("study", "constraints"), f"{name!r} is listed twice.")
     if study.device != "cpu":

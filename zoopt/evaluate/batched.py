@@ -15,7 +15,7 @@ from torch import Tensor
 
 from zoopt.errors import ConfigError, SpaceError
 from zoopt.evaluate.evaluator import TrialLike
-from zoopt.evaluate.outcome import RESERVED, NotAResult, Outcome, describe, failure_of
+from zoopt.evaluate.outcome import RESERVED, NotAResult, Outcome, call_objective, describe, failure_of
 from zoopt.feedback import Evaluation
 
 if TYPE_CHECKING:
@@ -103,27 +103,8 @@ class Batched:
         """Compute one trial, at once: the future is done. It needs the trial's ``x``, problem units ``(d,)``."""
         x: Tensor = trial.x  # type: ignore[attr-defined]
         future: Future[Outcome] = Future()
-        future.set_result(self._single(x.unsqueeze(0)))
+        future.set_result(call_objective(self._call, {"x": x.unsqueeze(0)}))
         return future
-
-    def _single(self, x: Tensor) -> Outcome:
-        # The names of the objectives are not known here, so the row is given as the function gave it.
-        start = time.perf_counter()
-        try:
-            parts = _split(self._call(x))
-            names = parts.names
-            outcome = _assemble(parts, x, [*names] if names else [str(i) for i in range(_width(parts.values, 1))], None)
-        except NotAResult as error:
-            return Outcome.failed(f"the objective {error}", seconds=time.perf_counter() - start)
-        except (Exception, SystemExit) as error:
-            return failure_of(error, time.perf_counter() - start)
-        outcome.seconds = time.perf_counter() - start
-        row = outcome.row(0)
-        if row.ok and names:
-            row.values = dict(zip(names, row.values, strict=True))
-        if row.ok and parts.constraint_names and row.constraints is not None:
-            row.constraints = dict(zip(parts.constraint_names, row.constraints, strict=True))
-        return row
 
     def evaluate(self, x: Tensor, objectives: Sequence[str] = ("value",), constraints: Sequence[str] = ()) -> BatchOutcome:
         """Compute n points. Never raises for what the function does.
@@ -210,11 +191,9 @@ def _settings(study: Study, outcome: BatchOutcome) -> dict[int, dict[str, Any]]:
 
 @dataclass(slots=True)
 class _Parts:
-    values: Any  # (n,), (n, m), or a list of (n,) in the order of names
-    names: list[str] | None
+    values: Any  # (n,), (n, m), or a dict by name
     constraints: Any = None
-    constraint_names: list[str] | None = None
-    noise: Any = None  # as the constraints, or by objective name
+    noise: Any = None
     gradients: Any = None
     metrics: Mapping[str, Any] = field(default_factory=dict)
     reached: Any = None
@@ -223,65 +202,67 @@ class _Parts:
 def _split(result: Any) -> _Parts:
     if result is None:
         raise NotAResult("returned None; does it lack a return statement?")
+    values = result
+    given: dict[str, Any] = {}
     if isinstance(result, Evaluation):
-        given: Mapping[str, Any] = {name: getattr(result, name) for name in RESERVED}
-        values: Any = result.values
+        values, given = result.values, {name: getattr(result, name) for name in RESERVED}
     elif isinstance(result, Mapping):
-        given = result
-        values = {str(k): v for k, v in result.items() if k not in RESERVED}
+        values = {name: value for name, value in result.items() if name not in RESERVED}
+        given = {name: result.get(name) for name in RESERVED}
         if not values:
             raise NotAResult("returned a dict that holds no objective")
-    else:
-        given, values = {}, result
-    names = None
     if isinstance(values, Mapping):
-        names, values = list(values), list(values.values())
-    violations, constraint_names = given.get("constraints"), None
-    if isinstance(violations, Mapping):
-        constraint_names, violations = [str(k) for k in violations], list(violations.values())
-    noise = given.get("noise")
-    metrics = given.get("metrics") or {}
-    return _Parts(values, names, violations, constraint_names, noise, given.get("gradients"), metrics, given.get("reached"))
+        values = {str(name): value for name, value in values.items()}
+    if given.get("metrics") is None:
+        given["metrics"] = {}
+    elif not isinstance(given["metrics"], Mapping):
+        raise NotAResult(f"gave {type(given['metrics']).__name__} for the metrics; a dict of numbers by name was expected")
+    return _Parts(values, **given)
 
 
 def _array(value: Any, what: str) -> Array:
-    if isinstance(value, Tensor):
-        value = value.detach().to("cpu", torch.float64).numpy()
     try:
-        if isinstance(value, np.ndarray) and value.dtype.kind in "fiub":
-            return value.astype(np.float64)
-        if isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
+        if isinstance(value, Tensor):
+            value = value.detach().to("cpu", torch.complex128 if value.is_complex() else torch.float64).numpy()
+        elif isinstance(value, list | tuple) and any(isinstance(v, Tensor) for v in value):
             value = [v.detach().cpu().numpy() if isinstance(v, Tensor) else v for v in value]
         array = np.asarray(value)
-        if array.dtype.kind not in "fiub":
-            raise TypeError
-        return array.astype(np.float64)
     except (TypeError, ValueError):
-        raise NotAResult(f"gave {type(value).__name__} for {what}; numbers were expected") from None
+        array = np.asarray(None)
+    if array.dtype.kind == "c":
+        raise NotAResult(f"gave complex numbers for {what}; real ones were expected")
+    if array.dtype.kind not in "fiub":
+        raise NotAResult(f"gave {type(value).__name__} for {what}; numbers were expected")
+    return array.astype(np.float64)
 
 
-def _columns(value: Any, n: int, what: str, by_name: bool, width: int | None = None) -> Array:
-    """An ``(n, k)`` array from ``(n,)``, ``(n, k)`` or, by name, k columns."""
-    if by_name or (isinstance(value, tuple) and all(getattr(v, "shape", None) == (n,) for v in value)):
-        columns = [_array(v, what) for v in value]
-        for column in columns:
-            if column.shape not in ((n,), (n, 1)):
-                raise NotAResult(f"gave {what} of shape {column.shape} for a name; ({n},) was expected, a number for each point")
-        return np.stack([c.reshape(n) for c in columns], axis=1) if columns else np.empty((n, 0))
+def _columns(value: Any, n: int, what: str, width: int | None = None) -> Array:
+    """An ``(n, k)`` array from ``(n,)``, ``(n, k)`` or a tuple of k columns."""
+    if isinstance(value, tuple) and value and all(getattr(v, "shape", None) == (n,) for v in value):
+        return np.stack([_array(v, what) for v in value], axis=1)
     array = _array(value, what)
+    given = array.shape
     if array.shape == (n,) or (array.shape == () and n == 1):
         array = array.reshape(n, 1)
     if array.ndim != 2 or array.shape[0] != n or (width is not None and array.shape[1] != width):
-        k = "k" if width is None else str(width)
-        wanted = f"({n},) or ({n}, 1)" if width == 1 else f"({n}, {k})"
-        raise NotAResult(
-            f"gave {what} of shape {np.shape(value) if not isinstance(value, Tensor) else tuple(value.shape)}; {wanted} was expected"
-        )
+        wanted = f"({n},) or ({n}, 1)" if width == 1 else f"({n}, {'k' if width is None else width})"
+        raise NotAResult(f"gave {what} of shape {given}; {wanted} was expected")
     return array
 
 
-def _width(values: Any, n: int) -> int:
-    return int(_columns(values, n, "values", False).shape[1])
+def _by_name(given: Mapping[str, Any], names: Sequence[str], n: int, what: str) -> Array:
+    """The columns of these names, ``(n, len(names))``."""
+    columns = [_columns(given[name], n, f"{what} for {name}", 1) for name in names]
+    return np.concatenate(columns, axis=1) if columns else np.empty((n, 0))
+
+
+def _metric(value: Any, n: int) -> Array | None:
+    """A number for each point, ``(n,)``; None for what is none, since a text among the metrics is no reason to lose a value."""
+    try:
+        array = _array(value, "a metric")
+        return np.full(n, array) if array.ndim == 0 else _columns(array, n, "a metric", 1)[:, 0]
+    except NotAResult:
+        return None
 
 
 def _shaped(value: Any, shape: tuple[int, ...], what: str) -> Array | None:
@@ -293,89 +274,86 @@ def _shaped(value: Any, shape: tuple[int, ...], what: str) -> Array | None:
     return array.reshape(shape)
 
 
-def _assemble(parts: _Parts, x: Tensor, objectives: list[str], constraints: list[str] | None) -> BatchOutcome:
-    """Checks shapes and puts columns in order. ``constraints`` None: take them as they come."""
+def _assemble(parts: _Parts, x: Tensor, objectives: list[str], constraints: list[str]) -> BatchOutcome:
+    """Checks shapes and puts columns in order."""
     n, m, d = x.shape[0], len(objectives), x.shape[1]
     metrics = dict(parts.metrics)
-    values = _columns(parts.values, n, "values", parts.names is not None, None if parts.names else m)
-    noise = None
-    if isinstance(parts.noise, Mapping):
-        if set(parts.noise) != set(objectives):
-            raise NotAResult(f"gave noise for {', '.join(parts.noise)}, but it is expected for {', '.join(objectives)}")
-        noise = _columns([parts.noise[name] for name in objectives], n, "noise", True)
-    elif parts.noise is not None:
-        noise = _columns(parts.noise, n, "noise", False, m)
-    inside: dict[str, Array] = {}
-    if parts.names is not None:
-        named = dict(zip(parts.names, range(len(parts.names)), strict=True))
+    inside: dict[str, Any] = {}
+    if isinstance(parts.values, dict):
+        named = dict(parts.values)
         if m == 1 and objectives[0] not in named and "value" in named:
             named[objectives[0]] = named.pop("value")
         missing = [name for name in objectives if name not in named]
         if missing:
             raise NotAResult(f"gave {', '.join(named)}, but no values for {', '.join(missing)}")
-        order = [named.pop(name) for name in objectives]
-        for name, k in named.items():
-            (inside if name in (constraints or ()) else metrics)[name] = values[:, k]
-        values = values[:, order]
-    violations = None
-    if parts.constraints is not None:
-        violations = _columns(parts.constraints, n, "constraints", parts.constraint_names is not None)
-        if parts.constraint_names is not None and constraints is not None:
-            inside |= {name: violations[:, k] for k, name in enumerate(parts.constraint_names)}
-            violations = None
-    if constraints is not None:
-        if inside:
-            if violations is not None:
-                raise NotAResult("gave constraints twice, by name and as an array; give them once")
-            if set(inside) != set(constraints):
-                raise NotAResult(f"gave the constraints {', '.join(inside)}, but the study names {', '.join(constraints) or 'none'}")
-            violations = np.stack([inside[name] for name in constraints], axis=1)
-        if constraints and violations is None:
-            raise NotAResult(f"gave no constraints, but the study names {', '.join(constraints)}")
-        if violations is not None and violations.shape[1] != len(constraints):
-            raise NotAResult(f"gave {violations.shape[1]} constraint(s), but the study names {', '.join(constraints) or 'none'}")
-        if not constraints:
-            violations = None
+        values = _by_name(named, objectives, n, "values")
+        inside = {name: named[name] for name in constraints if name in named}
+        metrics = {name: value for name, value in named.items() if name not in (*objectives, *inside)} | metrics
+    else:
+        values = _columns(parts.values, n, "values", m)
+    noise = None
+    if isinstance(parts.noise, Mapping):
+        if set(parts.noise) != set(objectives):
+            raise NotAResult(f"gave noise for {', '.join(map(str, parts.noise))}, but it is expected for {', '.join(objectives)}")
+        noise = _by_name(parts.noise, objectives, n, "noise")
+    elif parts.noise is not None:
+        noise = _columns(parts.noise, n, "noise", m)
+    columns = {str(name): _metric(value, n) for name, value in metrics.items()}
     outcome = BatchOutcome(
         values,
-        violations,
+        _violations(parts.constraints, inside, n, constraints),
         noise,
         _shaped(parts.gradients, (n, m, d), "gradients"),
-        {str(name): _columns(column, n, f"metric {name}", False, 1)[:, 0] for name, column in metrics.items()},
+        {name: column for name, column in columns.items() if column is not None},
         _shaped(parts.reached, (n, d), "reached settings"),
     )
     _find_failures(outcome, objectives, constraints)
     return outcome
 
 
-def _find_failures(outcome: BatchOutcome, objectives: list[str], constraints: list[str] | None) -> None:
+def _violations(given: Any, inside: Mapping[str, Any], n: int, names: list[str]) -> Array | None:
+    """Outcome constraints ``(n, c)`` from what was given as such and what stood beside the objectives; None where there are none."""
+    if isinstance(given, Mapping) or (given is None and inside):
+        named = {**inside, **({str(name): value for name, value in given.items()} if given is not None else {})}
+        if set(named) != set(names):
+            raise NotAResult(f"gave the constraints {', '.join(named)}, but the study names {', '.join(names) or 'none'}")
+        return _by_name(named, names, n, "constraints") if names else None
+    if inside:
+        raise NotAResult("gave constraints twice, by name and as an array; give them once")
+    if given is None:
+        if names:
+            raise NotAResult(f"gave no constraints, but the study names {', '.join(names)}")
+        return None
+    violations = _columns(given, n, "constraints")
+    if violations.shape[1] != len(names):
+        raise NotAResult(f"gave {violations.shape[1]} constraint(s), but the study names {', '.join(names) or 'none'}")
+    return violations if names else None
+
+
+def _find_failures(outcome: BatchOutcome, objectives: list[str], constraints: list[str]) -> None:
     """Marks rows whose numbers cannot be learned from."""
-    ok = np.isfinite(outcome.values).all(1)
-    if outcome.constraints is not None:
-        ok &= np.isfinite(outcome.constraints).all(1)
-    if outcome.noise is not None:
-        ok &= (np.isfinite(outcome.noise) & (outcome.noise >= 0)).all(1)
-    if outcome.reached is not None:
-        ok &= np.isfinite(outcome.reached).all(1)
-    if ok.all():
-        return
-    for i in np.flatnonzero(~ok).tolist():
-        outcome.errors[i] = _reason(outcome, i, objectives, constraints)
+    checked = {
+        "values": (outcome.values, False),
+        "constraints": (outcome.constraints, False),
+        "noise": (outcome.noise, True),
+        "gradients": (outcome.gradients, False),
+        "reached": (outcome.reached, False),
+    }
+    for part, (numbers, positive) in checked.items():
+        if numbers is None:
+            continue
+        good = np.isfinite(numbers) & (numbers >= 0) if positive else np.isfinite(numbers)
+        for i in np.flatnonzero(~good.reshape(len(good), -1).all(1)).tolist():
+            outcome.errors.setdefault(i, _reason(part, numbers[i], objectives, constraints))
 
 
-def _reason(outcome: BatchOutcome, i: int, objectives: list[str], constraints: list[str] | None) -> str:
-    def of(name: str) -> str:
-        return f" for {name}" if len(objectives) > 1 else ""
-
-    for name, value in zip(objectives, outcome.values[i].tolist(), strict=True):
-        if not np.isfinite(value):
-            return f"the objective returned {'NaN' if value != value else value}{of(name)}"
-    if outcome.constraints is not None:
-        for k, value in enumerate(outcome.constraints[i].tolist()):
-            if not np.isfinite(value):
-                name = constraints[k] if constraints else str(k)
-                return f"the objective returned {'NaN' if value != value else value} for constraint {name}"
-    if outcome.noise is not None and not (np.isfinite(outcome.noise[i]) & (outcome.noise[i] >= 0)).all():
+def _reason(part: str, row: Array, objectives: list[str], constraints: list[str]) -> str:
+    if part in ("values", "constraints"):
+        k = int(np.argmin(np.isfinite(row)))
+        name = f"constraint {constraints[k]}" if part == "constraints" else objectives[k] if len(objectives) > 1 else ""
+        return f"the objective returned {'NaN' if np.isnan(row[k]) else row[k]}{' for ' + name if name else ''}"
+    if part == "noise":
         return "the objective gave noise that is not a finite standard deviation >= 0"
-    assert outcome.reached is not None
-    return f"the objective gave the reached setting {outcome.reached[i].tolist()}; finite numbers were expected"
+    if part == "gradients":
+        return "the objective gave gradients that are not all finite"
+    return f"the objective gave the reached setting {row.tolist()}; finite numbers were expected"

@@ -281,8 +281,20 @@ def _plain(value: Any) -> Any:
 
 def _nested(value: Any) -> Any:
     if hasattr(value, "tolist"):
-        return value.tolist()
+        value = value.tolist()
     return [_nested(v) for v in value] if isinstance(value, list | tuple) else _number(value)
+
+
+def _gradients(value: Any) -> Any:
+    nested = _nested(value)
+    flat = [nested]
+    while flat:
+        part = flat.pop()
+        if isinstance(part, list):
+            flat += part
+        elif not math.isfinite(part):
+            raise NotAResult("gave gradients that are not all finite")
+    return nested
 
 
 def _reached(value: Any) -> Any:
@@ -321,7 +333,7 @@ def _read(result: Any) -> Outcome:
         constraints=_numbers(parts["constraints"]) if "constraints" in parts else None,
         noise=_numbers(parts["noise"]) if "noise" in parts else None,
         metrics=dict(numbers_only(metrics)),
-        gradients=_nested(parts["gradients"]) if "gradients" in parts else None,
+        gradients=_gradients(parts["gradients"]) if "gradients" in parts else None,
         reached=_reached(parts["reached"]) if "reached" in parts else None,
     )
 
