@@ -68,6 +68,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
             _skip_without(need)
 
 
+@pytest.fixture
+def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Here and in the processes started here: tests run side by side, and threads that wait for a core take the time of the others."""
+    import torch
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.fixture(scope="session")
 def postgres_url() -> Iterator[str]:
     """URL of the maintenance database of a private server, reached by a socket in a temporary folder."""

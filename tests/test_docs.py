@@ -22,7 +22,6 @@ from typing import Any
 
 import pytest
 import ruff as ruff_package
-import torch
 import yaml
 
 import zoopt
@@ -44,16 +43,6 @@ def blocks(page: Path) -> list[tuple[str, str | None, str]]:
 
 def pages_with_code() -> list[Path]:
     return [page for page in PAGES if blocks(page)]
-
-
-@pytest.fixture
-def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Here and in the processes started here: tests run side by side, and threads that wait for a core take the time of the others."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -44,6 +44,7 @@ def test_ask_tell_then_let_zoopt_drive(capsys: pytest.CaptureFixture[str]) -> No
     assert study.status.reason == "evaluations"
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_minimize_a_problem_and_a_plain_callable(capsys: pytest.CaptureFixture[str]) -> None:
     from zoopt.problems import Rastrigin
     from zoopt.strategies import CBO
