@@ -29,6 +29,7 @@ Restarts = Literal["none", "ipop", "bipop"]
 _SMALLEST_STEP = 1e-12  # converged: every standard deviation below this, relative to the width of the space
 _FLATTEST = 1e-12  # converged: values of all recent generations differ by less, relative to their size
 _WORST_AXES = 1e7  # converged: ratio of the longest axis of the distribution to its shortest
+_NEAR = 1 / 30, 1 / 6  # least and largest initial step around points that are known, relative to sigma0
 _WAIT = 120, 100  # stalled: no better value for 120 + 100 N^1.5 / popsize generations (the package's rule is the same)
 
 
@@ -246,6 +247,9 @@ class CMAES(Generational):
     of the values is made, only their order counts. Integers and choices are searched as if continuous and then snapped,
     which is fine for a few of them. With very few evaluations use ``bo``.
 
+    Results that are added before the first ask start it: the mean is the best of them, the step size at most a sixth of ``sigma0``
+    and smaller where they lie close together. Results added later teach it nothing.
+
     Reference: Hansen, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772; restarts: Hansen, Benchmarking a BI-population
     CMA-ES on the BBOB-2009 function testbed.
 
@@ -274,6 +278,25 @@ class CMAES(Generational):
             raise CapabilityError("cma-es needs at least one variable to search, but every variable of this space is fixed.")
         start = _coordinates(task, np.asarray(task.space.start, dtype=float))
         return CMAState(start, float(self.sigma0), self._popsize(len(start)))
+
+    def learn_added(self, task: Task, inner: CMAState, added: Observations, random: Random) -> CMAState:
+        x = added.x.cpu().numpy().astype(float)
+        start = _coordinates(task, x[:1])[0]
+        return CMAState(start, self._first_step(task, x), inner.popsize)
+
+    def _first_step(self, task: Task, x: Array) -> float:
+        """Initial step size around the best of points ``(n, d)``, which are known and come in order of merit.
+
+        Half the typical distance from the best to the better half of the others, within bounds; integers and choices must still be
+        able to leave where they are.
+        """
+        space = task.space
+        largest = self.sigma0 * _NEAR[1]
+        width = np.where(np.isfinite(space.width), space.width, 1.0)
+        away = np.sqrt((((x[1 : max((len(x) + 1) // 2, 2)] - x[0]) / width) ** 2).mean(-1))
+        typical = float(np.median(away[away > 0.0])) if away.any() else math.inf
+        levels = [0.5 / column.cardinality for column in space.columns if column.cardinality and column.cardinality > 1]
+        return min(max(self.sigma0 * _NEAR[0], min(typical / 2.0, largest), *levels), float(self.sigma0))
 
     def _popsize(self, n: int) -> int:
         return int(4 + 3 * math.log(n)) if self.popsize is None else self.popsize
@@ -331,6 +354,8 @@ class CMAES(Generational):
         return CMAState(start, sigma, popsize, old.run + 1, large, kind, spent=spent, limit=limit, settled=settled, settled_level=level)
 
     def recommend(self, task: Task, state: GenerationState) -> Tensor | None:
+        if state.added:
+            return None  # it will begin at the best of them
         inner: Any = state.inner
         mean = _live(task, inner).mean()
         if inner.settled is not None and not (inner.level and inner.level < inner.settled_level):

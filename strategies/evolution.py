@@ -17,6 +17,7 @@ from torch import Tensor
 from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational
+from zoopt.history import pareto_rows
 from zoopt.strategy import Capabilities, State, Task, live
 
 if TYPE_CHECKING:
@@ -39,11 +40,13 @@ class EvolutionState(State):
         groups: By the name of the algorithm's attribute, each population as arrays that lead with its size: ``X`` (encoded
             ``(n, d)``), ``F`` and ``G`` (objectives and constraints) and what the algorithm attached (rank, velocity, ...).
         offspring: The generation that is out, in the same form; empty between generations.
+        known: Members of the first population that need no evaluation, in the same form, until they have joined it.
         numbers: The algorithm's numbers by attribute.
     """
 
     groups: dict[str, dict[str, Array]] = field(default_factory=dict)
     offspring: dict[str, Array] = field(default_factory=dict)
+    known: dict[str, Array] = field(default_factory=dict)
     numbers: dict[str, Any] = field(default_factory=dict)
     alive: _Live | None = live()
 
@@ -101,9 +104,34 @@ def _unpack(arrays: dict[str, Array]) -> Any:
     return group
 
 
+def _fittest(x: Array, values: Array, constraints: Array, n: int) -> Array:
+    """Numbers of the n best of rows that come in order of merit; with several objectives the feasible ones front by front.
+
+    Where a front has too many rows, they are taken evenly along its first objective. Of equal points the first one counts.
+    """
+    _, first = np.unique(x, axis=0, return_index=True)
+    rows = np.sort(first)
+    if values.shape[1] == 1 or len(rows) <= n:
+        return rows[:n]
+    feasible = (constraints[rows] <= 0.0).all(1)
+    left, chosen = rows[feasible], rows[:0]
+    while len(left) and len(chosen) < n:
+        front = pareto_rows(values[left])
+        best, left = left[front], np.delete(left, front)
+        if len(best) > n - len(chosen):
+            best = best[np.argsort(values[best, 0], kind="stable")]
+            best = best[np.linspace(0, len(best) - 1, n - len(chosen)).round().astype(int)]
+        chosen = np.concatenate([chosen, best])
+    return np.concatenate([chosen, rows[~feasible]])[:n]
+
+
 @dataclass(frozen=True)
 class Evolution(Generational):
-    """Base class of the strategies on pymoo: a subclass names its algorithm."""
+    """Base class of the strategies on pymoo: a subclass names its algorithm.
+
+    Results that are added before the first ask are members of the first population, the best of them where there are more than
+    ``popsize``; only the others are asked. Results added later teach it nothing.
+    """
 
     popsize: int = 100  # points of a generation
 
@@ -125,11 +153,24 @@ class Evolution(Generational):
             )
         return EvolutionState()
 
+    def learn_added(self, task: Task, inner: EvolutionState, added: Observations, random: Random) -> EvolutionState:
+        x, values = (part.cpu().numpy().astype(float) for part in (added.x, added.values))
+        constraints = np.empty((len(x), 0)) if added.constraints is None else added.constraints.cpu().numpy().astype(float)
+        rows = _fittest(x, values, constraints, self.popsize)
+        inner.known = {"X": x[rows], "F": values[rows], "G": constraints[rows]}
+        return inner
+
     def propose(self, task: Task, inner: EvolutionState, random: Random) -> tuple[EvolutionState, Candidates]:
         alive = self._live(task, inner)
         algorithm = alive.algorithm
         algorithm.random_state = generator = random.numpy()
+        if len(known := inner.known.get("X", ())) == self.popsize:
+            algorithm.ask()  # takes the place of the points it would begin with
+            algorithm.tell(infills=_unpack(inner.known))
+            inner.known, known = {}, ()
+        algorithm.pop_size = self.popsize - len(known)
         offspring = algorithm.ask()
+        algorithm.pop_size = self.popsize
         if offspring is None:  # the whole population is one point, so that only duplicates were born
             from pymoo.core.population import Population
 
@@ -160,6 +201,11 @@ class Evolution(Generational):
         offspring.set("F", values)
         if constraints is not None:
             offspring.set("G", constraints)
+        if inner.known:
+            from pymoo.core.population import Population
+
+            offspring = Population.merge(_unpack(inner.known), offspring)
+            inner.known = {}
         alive.algorithm.random_state = random.numpy()
         alive.algorithm.tell(infills=offspring)
         alive.offspring = alive.x = None

@@ -174,6 +174,126 @@ def test_added_points_close_no_slot() -> None:
     assert_same(inner_of(study), by_hand(BOX, 1))
 
 
+@dataclass
+class FromAddedState(DriftState):
+    """A drift that notes what it started from."""
+
+    added: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class FromAdded(Drift):
+    """A drift that starts at the best of what was added."""
+
+    def start(self, task: Task, random: Random) -> FromAddedState:
+        return FromAddedState(super().start(task, random).mean)
+
+    def learn_added(self, task: Task, inner: Any, added: Observations, random: Random) -> State:
+        inner.mean = added.x[0].clone()
+        inner.added = {"x": added.x.tolist(), "values": added.values[:, 0].tolist()}
+        if added.constraints is not None:
+            inner.added["constraints"] = added.constraints[:, 0].tolist()
+        return inner  # type: ignore[no-any-return]
+
+
+def added_of(study: Study) -> dict[str, Any]:
+    state: FromAddedState = study._engine.state.inner
+    return state.added
+
+
+ADDED = [({"a": 0.1 * k - 0.5, "b": 0.2 * k}, float(value)) for k, value in enumerate([3, 1, 2, 1, 5, 1, 0])]
+
+
+@pytest.mark.parametrize("pieces", [[7], [1] * 7, [2, 5], [3, 1, 1, 2]])
+def test_what_was_added_before_the_first_generation_starts_it_in_any_order_and_pieces(pieces: list[int]) -> None:
+    order = np.random.default_rng(len(pieces)).permutation(7) if len(pieces) > 1 else np.arange(7)
+    study, at = Study(BOX, FromAdded(), seed=5), 0
+    for size in pieces:
+        rows = [ADDED[k] for k in order[at : at + size]]
+        at += size
+        study.add([params for params, _ in rows], [value for _, value in rows])
+    assert added_of(study) == {}  # not before the first ask
+    first = study.ask(N).encoded
+    added = added_of(study)
+    assert added["values"] == [0.0, 1.0, 1.0, 1.0, 2.0, 3.0, 5.0]
+    assert added["x"][0] == BOX.encode_params([ADDED[6][0]])[0].tolist()
+    whole = Study(BOX, FromAdded(), seed=5)
+    whole.add([params for params, _ in ADDED], [value for _, value in ADDED])
+    assert torch.equal(whole.ask(N).encoded, first)
+
+
+def test_what_is_added_after_the_first_generation_was_proposed_starts_nothing() -> None:
+    study = Study(BOX, FromAdded(), seed=5)
+    batch = study.ask(2)
+    study.add({"a": 0.0, "b": 0.0}, -1.0)
+    for _ in range(3):
+        study.tell(study.pending, sphere(study.trials(study.pending).x))
+        study.ask(N)
+    assert added_of(study) == {} and len(batch) == 2
+
+
+def test_enqueued_points_start_it_too_but_not_where_they_failed() -> None:
+    study = Study(BOX, FromAdded(), seed=5)
+    for a, value in ((0.0, 2.0), (1.0, None), (2.0, 1.0)):
+        study.enqueue({"a": a, "b": 0.0})
+        trial = study.ask()
+        if value is None:
+            study.fail(trial, "crash")
+        else:
+            study.tell(trial, value)
+    study.ask()
+    assert added_of(study)["values"] == [1.0, 2.0]
+
+
+def test_of_added_points_the_feasible_ones_come_first() -> None:
+    study = Study(BOX, FromAdded(), seed=5, constraints=["heat"])
+    for value, heat in ((0.0, 2.0), (3.0, -1.0), (1.0, 0.5), (4.0, 0.0), (2.0, 0.5)):
+        study.add({"a": value / 4, "b": 0.0}, value, constraints=[heat])
+    study.ask()
+    assert added_of(study)["values"] == [3.0, 4.0, 1.0, 2.0, 0.0]
+    assert added_of(study)["constraints"] == [-1.0, 0.0, 0.5, 0.5, 2.0]
+
+
+def test_added_points_start_a_study_that_is_only_ranked() -> None:
+    study = Study(BOX, FromAdded(), seed=5, feedback="ranking")
+    study.add([{"a": 0.0, "b": 0.0}, {"a": 1.0, "b": 1.0}], [2.0, 1.0])
+    batch = study.ask(N)
+    assert added_of(study)["values"] == [1.0, 2.0]
+    study.rank(list(batch))
+    assert len(study.ask(N)) == N
+
+
+def test_a_study_reopened_between_adding_and_asking_starts_from_the_same_points(tmp_path: Any) -> None:
+    def asked(reopen: bool) -> Tensor:
+        options = {"seed": 5, "journal": str(tmp_path / f"{reopen}.db")}
+        study = Study(BOX, FromAdded(), **options)  # type: ignore[arg-type]
+        for k, (params, value) in enumerate(ADDED):
+            study.add(params, value)
+            if reopen and k % 3 == 0:
+                study.close()
+                study = Study(BOX, FromAdded(), **options)  # type: ignore[arg-type]
+        first = study.ask(N)
+        study.tell(first, sphere(first.x))
+        if reopen:
+            study.close()
+            study = Study(BOX, FromAdded(), **options)  # type: ignore[arg-type]
+        with study:
+            return torch.cat([first.encoded, study.ask(N).encoded])
+
+    assert torch.equal(asked(False), asked(True))
+
+
+def test_a_strategy_that_takes_over_starts_from_the_data_so_far(tmp_path: Any) -> None:
+    journal = str(tmp_path / "study.db")
+    with Study(BOX, "random", seed=5, journal=journal) as study:
+        batch = study.ask(10)
+        values = sphere(batch.x)
+        study.tell(batch, values)
+    with Study(BOX, FromAdded(), journal=journal, resume="data") as study:
+        study.ask()
+        assert added_of(study)["values"] == sorted(values.tolist())
+
+
 def test_constraints_noise_and_gradients_arrive_by_slot() -> None:
     study = Study(BOX, Drift(), seed=5, constraints=["heat"])
     batch = study.ask(N)

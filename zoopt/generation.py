@@ -4,6 +4,10 @@ A strategy that proposes a whole generation and learns from a whole generation d
 writes ``start``, ``propose`` and ``update``; everything that can happen between the two is handled here, once. Each
 candidate carries its generation and slot as columns, so results are put where they belong whatever their order. Random
 numbers are keyed by the generation's number: the same results in any order and in any pieces give the same next generation.
+
+Results of points the method never proposed (added by the user) start it: those known before the first generation is
+proposed go to ``learn_added``, ordered from the best to the worst so that it does not matter how they came. Later ones
+teach a method of generations nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +35,7 @@ class GenerationState(State):
     Attributes:
         inner: What the method has learned.
         number: Number of the current generation, from 0; -1 before the first.
+        added: What was told before the first generation, in pieces ``(k, d + m + c)``: points, values, constraints.
         proposed: Its points as the method proposed them, ``(*runs, n, d)``; None between generations.
         asked: The same as handed out, snapped and moved inside the known constraints where needed.
         columns: The method's own columns of the generation.
@@ -43,6 +48,7 @@ class GenerationState(State):
 
     inner: State
     number: int = -1
+    added: list[Tensor] = field(default_factory=list)
     proposed: Tensor | None = None
     asked: Tensor | None = None
     columns: dict[str, Column] = field(default_factory=dict)
@@ -84,6 +90,20 @@ class Generational(Strategy[GenerationState]):
         """
         raise NotImplementedError(f"{type(self).__name__} does not define update().")
 
+    def learn_added(self, task: Task, inner: Any, added: Observations, random: Random) -> State:
+        """Start from results of points that were never proposed; called once, before the first generation, where there are any.
+
+        Default: they are ignored.
+
+        Args:
+            task: What is solved.
+            inner: What ``start`` gave.
+            added: Points, values and constraints, the best first: feasible ones by value, then the others by violation; with
+                several objectives feasible ones come in an order without meaning. No row has failed, and there is one at least.
+            random: The key of this call.
+        """
+        return inner  # type: ignore[no-any-return]
+
     def begin(self, task: Task, random: Random) -> GenerationState:  # noqa: D102
         return GenerationState(_checked(self, "start", self.start(task, random.at(-1).child("start"))))
 
@@ -115,6 +135,10 @@ class Generational(Strategy[GenerationState]):
         return state, Candidates(x, columns)
 
     def tell(self, task: Task, state: GenerationState, observations: Observations, random: Random) -> GenerationState:  # noqa: D102
+        if state.number < 0:
+            if type(self).learn_added is not Generational.learn_added:
+                _keep(state, observations)
+            return state
         slots = observations.column("slot")
         if slots is None or state.proposed is None:
             return state  # added points, and results of generations that are closed already
@@ -149,8 +173,37 @@ def _checked(strategy: Generational, method: str, inner: Any) -> State:
     return inner
 
 
+def _keep(state: GenerationState, told: Observations) -> None:
+    """Keep results that came before the first generation; pieces double in size, so that many small tells stay cheap."""
+    if not told.has_values:
+        return
+    parts = [told.x, told.values] if told.constraints is None else [told.x, told.values, told.constraints]
+    rows = torch.cat([part.to(told.x) for part in parts], -1)
+    state.added.append(rows if told.all_ok else rows[told.ok])
+    while len(state.added) > 1 and len(state.added[-2]) <= len(state.added[-1]):
+        state.added[-2:] = [torch.cat(state.added[-2:])]
+
+
+def _added(task: Task, pieces: list[Tensor]) -> Observations:
+    """What was kept, the best first; rows of equal merit in the order of their numbers, so that no order of tells matters."""
+    rows = torch.cat(pieces)
+    table = rows.cpu().numpy()
+    d, m = task.dim, len(task.objectives)
+    violation = np.maximum(table[:, d + m :], 0.0).sum(-1)
+    order = np.lexsort((*table[:, : d + m].T, *([table[:, d]] if m == 1 else []), violation))
+    rows = rows[torch.from_numpy(order).to(rows.device)]
+    x, values, constraints = rows.split([d, m, rows.shape[1] - d - m], -1)
+    return Observations(
+        np.full(len(rows), -1), x, values, constraints=constraints if task.constraints else None, dtype=task.dtype, device=rows.device
+    )
+
+
 def _open(strategy: Generational, task: Task, state: GenerationState, request: Request, random: Random) -> None:
     """Propose the next generation and make its points valid."""
+    if state.added:
+        added = _added(task, state.added)
+        state.inner = _checked(strategy, "learn_added", strategy.learn_added(task, state.inner, added, random.child("added")))
+        state.added = []
     inner, candidates = strategy.propose(task, state.inner, random.child("propose"))
     x = candidates.x
     if not isinstance(x, Tensor) or x.dim() != len(task.runs) + 2 or x.shape[-1] != task.dim:

@@ -656,6 +656,9 @@ class Study:
     ) -> Trial | Batch:
         """Record results for points this study never proposed (a warm start, an import).
 
+        They count as trials. A strategy with a model learns from them at any time; one that works in generations starts from what is
+        added before the first ask, and learns nothing from what is added later (its page says so).
+
         Args:
             params: One params dict, or several.
             values: As for ``tell``, all objectives and finite.

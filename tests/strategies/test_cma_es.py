@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import zoopt
 from zoopt.errors import ConfigError, NotReady
 from zoopt.feedback import Evaluation, Ranking
 from zoopt.loop import minimize
@@ -190,6 +191,78 @@ def test_many_columns_survive_failed_generations_and_evaluations_in_one_place(dr
     study.step(rosenbrock)
     assert all(torch.isfinite(x).all() for x in study.asked)
     assert len({tuple(x[2].tolist()) for x in study.asked}) == len(study.asked)
+
+
+BOX5 = Space({"x": Real(-5.0, 5.0, shape=(5,))})
+
+
+def sphere(z: Tensor) -> Tensor:
+    return ((z - 1.0) ** 2).sum(-1)
+
+
+def add(study: Any, z: Any, objective: Any = sphere) -> None:
+    """Results of points in problem units that were never asked."""
+    z = torch.as_tensor(z, dtype=torch.float64)
+    x = torch.from_numpy(study.task.space.encode_params([{"x": row} for row in z.numpy()]))
+    study.tell(np.arange(1_000_000, 1_000_000 + len(x)), x, {}, objective(z))
+
+
+def beside(n: int, radius: float, seed: int = 0) -> Any:
+    """Points around the optimum of the sphere."""
+    return 1.0 + radius * np.random.default_rng(seed).standard_normal((n, 5))
+
+
+@pytest.mark.parametrize("n", [1, 2, 10])
+def test_points_added_beside_the_optimum_save_it_the_way_there(driver: Any, n: int) -> None:
+    for seed in range(3):
+        warm, cold = (driver(CMAES(), BOX5, seed=seed) for _ in range(2))
+        add(warm, beside(n, 0.1, seed))
+        best = [min(float(study.step(sphere).min()) for _ in range(8)) for study in (warm, cold)]
+        assert best[0] < 0.5 and best[0] < 0.1 * best[1]
+
+
+def test_a_misleading_added_point_costs_it_little(driver: Any) -> None:
+    study = driver(CMAES(), BOX5)
+    add(study, [[-4.9, 4.9, -4.9, 4.9, -4.9]])
+    assert min(float(study.step(sphere).min()) for _ in range(70)) < 1e-3
+
+
+def test_added_points_on_the_boundary_are_a_start(driver: Any) -> None:
+    study = driver(CMAES(), BOX5)
+    add(study, [[-5.0, 5.0, -5.0, 5.0, 1.0]])
+    assert min(float(study.step(sphere).min()) for _ in range(70)) < 1e-3
+
+
+def test_added_points_with_the_wrong_integers_and_choice_do_not_hold_it_there(driver: Any) -> None:
+    for seed in range(3):
+        study = driver(CMAES(), Space(MIXED), seed=seed)
+        x = torch.from_numpy(Space(MIXED).encode_params([{"x": 1.4 + 0.02 * k, "k": 9, "c": "a", "u": 0.0} for k in range(9)]))
+        study.tell(np.arange(9), x, {}, torch.ones(9))
+        for _ in range(3):
+            study.step(lambda z: z.mean(-1))
+        z = torch.cat([Space(MIXED).decode(x) for x in study.asked])
+        assert len(set(z[:, 1].tolist())) > 1 and len(set(z[:, 2].tolist())) > 1
+
+
+def test_it_recommends_the_best_added_point_before_it_asks_and_begins_there() -> None:
+    study = zoopt.Study(BOX5, CMAES(), seed=0)
+    study.add([{"x": row} for row in beside(6, 0.1)], sphere(torch.as_tensor(beside(6, 0.1))).numpy())
+    assert study.best is not None and study.recommended is not None
+    assert study.recommended.id == study.best.id
+    study.ask()
+    assert torch.allclose(study.recommended.x, study.best.x, atol=1e-9)
+
+
+def test_started_from_added_points_it_goes_on_from_bytes(driver: Any) -> None:
+    runs = []
+    for reopen in (False, True):
+        study = driver(CMAES(), BOX5, seed=1, reopen=reopen)
+        for row in beside(4, 0.3):
+            add(study, row[None])
+        for _ in range(10):
+            study.step(sphere)
+        runs.append(torch.cat(study.asked))
+    assert torch.equal(*runs)
 
 
 def test_orders_teach_it_what_values_do(driver: Any) -> None:

@@ -162,6 +162,67 @@ def test_points_are_valid_and_the_best_integer_and_choice_are_found(driver: Any,
     assert all(torch.equal(x, MIXED.snap(x)) for x in study.asked)
 
 
+def add(study: Any, z: Any, values: Any, constraints: Any = None) -> Tensor:
+    """Results of points in problem units that were never asked; gives these points, encoded."""
+    x = torch.from_numpy(BOX.encode_params([{"x": row} for row in np.asarray(z)]))
+    study.tell(np.arange(1_000_000, 1_000_000 + len(x)), x, {}, values, constraints)
+    return x
+
+
+def beside(n: int) -> Any:
+    """Points near the optimum of the sphere."""
+    return 1.0 + 0.1 * np.random.default_rng(0).standard_normal((n, 4))
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("n", [1, 5, 11, 12, 40])
+def test_added_points_belong_to_the_first_population(driver: Any, name: str, n: int) -> None:
+    runs = []
+    for reopen in (False, True):
+        study = driver(SMALL[name], BOX, seed=1, reopen=reopen)
+        for row in beside(n):
+            add(study, row[None], sphere(torch.from_numpy(row[None])))
+        first = study.step(sphere)
+        assert len(first) == (12 - n if n < 12 else 12)  # what is known needs no evaluation
+        best = min(float(study.step(sphere).min()) for _ in range(6))
+        assert best < 0.1
+        runs.append(torch.cat(study.asked))
+    assert torch.equal(*runs)
+    cold = driver(SMALL[name], BOX, seed=1)
+    assert min(float(cold.step(sphere).min()) for _ in range(7)) > 0.1
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_of_many_added_points_the_best_feasible_ones_count_and_equal_ones_once(driver: Any, name: str) -> None:
+    study = driver(SMALL[name], BOX, constraints=("edge",))
+    z = np.concatenate([beside(20), 2.5 + 0.1 * np.random.default_rng(1).standard_normal((14, 4))])
+    z = np.concatenate([z, z])
+    points = torch.from_numpy(z)
+    x = add(study, z, sphere(points), first_column_above_two(points))
+    study.ask()
+    study.state.inner.freeze()
+    population = torch.from_numpy(study.state.inner.groups["pop"]["X"])
+    feasible = x[20:34]
+    best = feasible[sphere(BOX.decode(feasible)).argsort()[:12]]
+    assert {tuple(row) for row in population.tolist()} == {tuple(row) for row in best.tolist()}
+
+
+def test_of_many_added_points_nsga2_takes_the_front_and_then_the_next(driver: Any) -> None:
+    study = driver(NSGA2(popsize=12), BOX, objectives=("f", "g"))
+    t = np.linspace(1.0, 3.0, 8)
+    front = np.repeat(t[:, None], 4, 1)  # between the two minima
+    second = front + np.array([0.0, 0.0, 0.5, -0.5])
+    third = front + np.array([0.0, 0.0, 3.0, -3.0])
+    z = np.concatenate([third, second, front])
+    x = add(study, z, two_objectives(torch.from_numpy(z)))
+    study.ask()
+    study.state.inner.freeze()
+    population = {tuple(row) for row in study.state.inner.groups["pop"]["X"].tolist()}
+    assert population >= {tuple(row) for row in x[16:].tolist()}  # the whole front
+    assert len(population & {tuple(row) for row in x[8:16].tolist()}) == 4  # and as many of the second as fit
+    assert {tuple(x[8].tolist()), tuple(x[15].tolist())} <= population  # its ends among them
+
+
 def test_a_population_of_one_point_goes_on(driver: Any) -> None:
     space = Space({"x": Real(0.0, 1.0)})
     study = driver(NSGA2(popsize=6), space)
