@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from zoopt import Real, Space, Study
-from zoopt.errors import AlreadyTold, CapabilityError, FeedbackError, StrategyError, UnknownId
+from zoopt.errors import AlreadyTold, CapabilityError, FeedbackError, StrategyError, TellErrors, UnknownId
 from zoopt.feedback import Candidates, Observations, Ranking
 from zoopt.random import Random
 from zoopt.state import equal
@@ -173,6 +173,45 @@ def test_best_of_rankings_is_what_the_strategy_recommends() -> None:
     assert repr(best).startswith("Trial(params=")
 
 
+def test_without_a_ranking_that_stands_nothing_is_best() -> None:
+    s = study("cma-es", feedback="ranking")
+    number = s.rank(s.ask(4))
+    assert s.best is not None
+    s.withdraw(number)
+    assert s.best is None
+
+
+def test_a_single_trial_is_better_than_the_rest() -> None:
+    s = study(Log())
+    batch = s.ask(3)
+    s.rank(batch[1])
+    s.rank(int(batch.ids[0]))
+    assert s.rankings == {0: Ranking(((1,), (0, 2))), 1: Ranking(((0,),))}
+    with pytest.raises(FeedbackError, match="expected a trial"):
+        s.rank(None)  # type: ignore[arg-type]
+
+
+def test_a_recommended_point_is_no_trial_to_tell() -> None:
+    s = study("cma-es", feedback="ranking")
+    s.rank(s.ask(4))
+    point = s.recommended
+    assert point is not None
+    calls: list[Callable[[], Any]] = [
+        lambda: s.tell(point, 1.0),
+        lambda: s.tell([point], [1.0]),
+        lambda: s.fail(point),
+        lambda: s.rank([point]),
+    ]
+    for call in calls:
+        with pytest.raises(UnknownId, match=r"a recommended point is no trial: study.add\(params, value\) records a result for it"):
+            call()
+    s = study(Log())
+    s.tell(s.ask(), 1.0)
+    assert s.recommended == s.best is not None  # where the method has none of its own it is the best trial
+    with pytest.raises(AlreadyTold, match=r"trial 0 is complete .*study.add\(params, value\) to record another evaluation of its point"):
+        s.tell(s.recommended, 2.0)
+
+
 # ---------------------------------------------------------------------- withdrawing
 
 
@@ -312,6 +351,64 @@ def test_one_of_several_failures_told_together() -> None:
     assert told(s)[1][3] == [False, False]
     assert s.best is not None and s.best.id == 1
     assert (s.evaluations, s.failures) == (4, 2)
+
+
+EVERYTHING: dict[str, Any] = {"noise": 0.5, "gradients": [1.0, 2.0], "metrics": {"n": 2, "loss": float("nan")}, "at": {"x": 0.25}}
+
+
+@pytest.mark.parametrize("journal", [False, True])
+@pytest.mark.parametrize("before", [{}, {"noise": 0.1, "gradients": [0.0, 0.0], "metrics": {"n": 1}, "at": {"x": 0.75}}])
+def test_all_that_was_told_can_be_amended(before: dict[str, Any], journal: bool, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"journal": str(tmp_path / "study.db"), "durability": "process"} if journal else {}
+    right, wrong = study(), study(**options)
+    for s in (right, wrong):
+        batch = s.ask(2)
+        if s is right:
+            s.tell(batch[0], 3.0, **EVERYTHING)
+        else:
+            s.tell(batch[0], 1.0, **before)
+        s.fail(batch[1])
+    wrong.amend(0, 2.0, noise=9.0, metrics={"n": 9})
+    wrong.amend(0, 3.0, gradients=[7.0, 7.0], at={"x": 0.75})  # the last correction counts, whatever the one before was of
+    wrong.amend(0, 3.0, **EVERYTHING)
+    wrong.amend(1, 4.0, metrics={"late": True})
+    right.amend(1, 4.0, metrics={"late": True})
+    if journal:
+        wrong.close()
+        wrong = study(**options)
+    assert_same(wrong, right)
+    assert wrong.trial(0).metrics["n"] == 2
+    assert wrong.trial(0).reached["x"] == 0.25
+    assert wrong.trial(1).metrics == {"late": True}
+    assert wrong.history()["noise"][0] == 0.5
+
+
+@pytest.mark.parametrize("journal", [False, True])
+def test_what_is_told_again_must_be_what_is_kept_in_all_of_it(journal: bool, tmp_path: Path) -> None:
+    options: dict[str, Any] = {"journal": str(tmp_path / "study.db"), "durability": "process"} if journal else {}
+    s = study(**options)
+    plain, full = s.ask(2)
+    s.tell(plain, 1.0)
+    s.tell(full, 1.0, **EVERYTHING)
+    if journal:
+        s.close()
+        s = study(**options)
+    before = len(told(s))
+    s.tell(0, 1.0, metrics={}, at=s.trial(0).params)  # the setting that was asked, and nothing else
+    s.tell(1, 1.0)
+    s.tell(1, 1.0, **EVERYTHING)
+    for name, value in EVERYTHING.items():
+        s.tell(1, 1.0, **{name: value})
+        with pytest.raises(AlreadyTold, match=rf"trial 0 is complete .* the {name} told now differ from what is kept; use study.amend\(0"):
+            s.tell(0, 1.0, **{name: value})
+    with pytest.raises(TellErrors, match=r"1 row\(s\) were refused, .* trial 0: .* the noise and metrics told now differ"):
+        s.tell([1, 0], [1.0, 1.0], noise=0.5, metrics={"n": 2})
+    changed: dict[str, Any] = {"noise": 0.25, "gradients": [1.0, 3.0], "metrics": {"loss": 2.0}, "at": {"x": 0.5}}
+    for name, value in changed.items():
+        with pytest.raises(AlreadyTold, match=f"the {name} told now differ from"):
+            s.tell(1, 1.0, **{name: value})
+    assert len(told(s)) == before
+    assert s.trial(0).metrics == {} and s.trial(1).metrics["n"] == 2
 
 
 def test_one_objective_of_several_is_amended_alone() -> None:

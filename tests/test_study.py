@@ -130,6 +130,9 @@ def test_enqueue_refuses_what_is_no_point() -> None:
     for wrong, match in [({"C": 1.0}, "gamma is missing"), ({"C": 1e9, "gamma": 1e-3, "kernel": "rbf"}, "C"), ({"D": 1}, "'D'")]:
         with pytest.raises(SpaceError, match=match):
             s.enqueue(wrong)
+    for space in (SPACE, Space({"x": Real(0, 1), "day": Context(Integer(1, 7))})):
+        with pytest.raises(SpaceError, match=r"params must be a dict of values by name; got \[1\]"):
+            study(space=space).enqueue([1])  # type: ignore[arg-type]
     assert s.ask().params == study().ask().params
 
 
@@ -448,6 +451,20 @@ def test_an_evaluation_whose_lease_ran_out_is_handed_out_again_and_lost_after_th
         ("retried", [1, 2]),
         ("lost", [0]),
     ]
+
+
+def test_a_lease_is_seconds_or_a_text(clock: Clock) -> None:
+    s = study()
+    short, long = s.ask(lease="30s"), s.ask(lease="1h30m")
+    clock.now += 31
+    assert s.ask(9).ids.tolist() == [short.id]
+    clock.now += 5400
+    assert s.ask(9).ids.tolist() == [long.id]
+    wrong: list[Any] = ["soon", 0, -1.0, float("nan"), [10], True]
+    for lease in wrong:
+        with pytest.raises(ConfigError, match=r"lease = .*: a positive number of seconds or a text such as '30s'"):
+            s.ask(lease=lease)
+    assert s.ask().id == 2
 
 
 def test_told_trials_are_not_handed_out_again_and_reports_renew_a_lease(clock: Clock) -> None:

@@ -514,6 +514,18 @@ def test_gradients_follow_the_chain_rule_and_the_direction() -> None:
     assert torch.allclose(log(s)[0]["gradients"], expected, rtol=1e-10)
 
 
+def test_gradients_told_with_the_first_piece_count_with_the_last() -> None:
+    s = study(space={"x": Real(0, 2)}, objectives=TWO)
+    a, b = s.ask(2)
+    nan = math.nan
+    s.tell([a, b], {"loss": [1.0, 2.0]}, gradients=[[[3.0], [nan]], [[4.0], [nan]]])
+    s.tell(b, {"speed": 5.0})
+    s.tell(a, {"speed": 6.0}, gradients=[[[nan], [7.0]]])
+    assert log(s)[0]["gradients"][0, 0].tolist() == [8.0]  # problem units have twice the slope of encoded ones
+    assert log(s)[0]["gradients"][0, 1].isnan().all()
+    assert log(s)[1]["gradients"].tolist() == [[[6.0], [-14.0]]]  # speed is maximised
+
+
 def test_gradients_of_one_objective_at_a_reached_setting_and_where_there_are_none() -> None:
     space = Space({"lr": Real(1e-4, 1.0, log=True)})
     s = study(space=space, direction="maximize")

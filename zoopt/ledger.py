@@ -14,6 +14,7 @@ from torch import Tensor
 
 from zoopt.errors import UnknownId
 from zoopt.feedback import Column, Ranking
+from zoopt.record import same
 from zoopt.strategy import Task
 from zoopt.told import Rows
 from zoopt.trials import Table, TrialState
@@ -253,15 +254,35 @@ class Ledger:
             if rows.metrics is not None and (kept := rows.metrics[k]):
                 self.metrics[i] = {**self.metrics.get(i, {}), **kept}
 
+    def differing(self, i: int, rows: Rows, k: int) -> list[str]:
+        """What row k of ``rows`` tells otherwise than it is kept of a complete trial, by name; what is not kept does not differ."""
+        table = self.table
+        if table is None:
+            return []
+        kept: dict[str, Any] = {name: table.row(name, i) if name in table else None for name in ("values", "constraints", "noise")}
+        if self._keeps_x:
+            kept |= {"gradients": self.gradients.get(i), "at": self.settings.get(i, self.point_of(i))}
+        found = []
+        for name, before in kept.items():
+            if (now := rows.part(name, k)) is None:
+                continue
+            told = ~np.isnan(now)
+            near = 1e-12 if name == "at" else 0.0  # what is as asked went to parameters and back
+            if before is None or not np.allclose(before[told], now[told], rtol=near, atol=near):
+                found.append(name)
+        if self._keeps_x and rows.metrics is not None:
+            before = self.metrics.get(i, {})
+            if not same(rows.metrics[k], {name: before.get(name) for name in rows.metrics[k]}):
+                found.append("metrics")
+        return found
+
     def amend(self, ids: Array, rows: Rows) -> None:
         """Put corrected results in place of what was told; trials that had failed are complete."""
         table = self.table
         if table is None:
             return
         failed = ids[table.get("state", ids) == TrialState.FAILED]
-        table.set("values", ids, rows.values)
-        if rows.constraints is not None:
-            table.set("constraints", ids, rows.constraints)
+        self.store(ids, rows, slice(None))
         table.set("state", failed, np.int8(TrialState.COMPLETE))
         self.counts[TrialState.FAILED] -= len(failed)
         self.counts[TrialState.COMPLETE] += len(failed)

@@ -279,13 +279,11 @@ def _restore_bulk(study: Study, events: Events) -> tuple[Array, Array]:
                 study._ledger.reports.setdefault(i, []).append((step, value))
         if kind == "enqueued":
             study._ledger.queue.extend(np.array(records["x"]))
-    if told:
-        _restore_told(study, told)
+    for results in told, [found for (kind, _), found in decoded.items() if kind == "amended"]:
+        if results:
+            _restore_told(study, results)
     for (kind, _), (records, _seqs) in decoded.items():
         if kind == "amended":
-            table.set("values", records["id"], records["values"])
-            if "constraints" in (records.dtype.names or ()):
-                table.set("constraints", records["id"], records["constraints"])
             table.set("state", records["id"], np.int8(TrialState.COMPLETE))
     _restore_notes(study, events)
     return asked_at, finished_at

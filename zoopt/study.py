@@ -42,6 +42,7 @@ from zoopt.errors import (
     TellErrors,
     UnknownId,
 )
+from zoopt.evaluate import duration
 from zoopt.feedback import Column, Observations, Ranking
 from zoopt.history import History, pareto_rows
 from zoopt.leases import Leases
@@ -253,16 +254,16 @@ class Study:
     # ------------------------------------------------------------------ asking
 
     @overload
-    def ask(self, n: None = None, *, context: Mapping[str, Any] | None = None, lease: float | None = None) -> Trial: ...
+    def ask(self, n: None = None, *, context: Mapping[str, Any] | None = None, lease: float | str | None = None) -> Trial: ...
     @overload
-    def ask(self, n: int, *, context: Mapping[str, Any] | None = None, lease: float | None = None) -> Batch: ...
-    def ask(self, n: int | None = None, *, context: Mapping[str, Any] | None = None, lease: float | None = None) -> Trial | Batch:
+    def ask(self, n: int, *, context: Mapping[str, Any] | None = None, lease: float | str | None = None) -> Batch: ...
+    def ask(self, n: int | None = None, *, context: Mapping[str, Any] | None = None, lease: float | str | None = None) -> Trial | Batch:
         """Propose what to evaluate next.
 
         Args:
             n: How many; None gives a single ``Trial``, a number a ``Batch`` of 1 to n trials.
             context: Values of the space's context variables, which are observed and not chosen.
-            lease: Seconds after which an unanswered evaluation is taken to have vanished and is handed out again.
+            lease: Seconds (or "10m") after which an unanswered evaluation is taken to have vanished and is handed out again.
 
         Raises:
             NotReady: The strategy needs results of pending trials first.
@@ -273,21 +274,20 @@ class Study:
                 self._check_open()
             if n is not None and (not isinstance(n, int | np.integer) or n < 1):
                 raise FeedbackError(f"ask(n) needs a whole number n >= 1; got {n!r}.")
-            if lease is not None and not lease > 0:
-                raise FeedbackError(f"lease must be seconds > 0; got {lease!r}.")
+            seconds = None if lease is None else duration(lease, "lease")
             try:
                 if self._order is not None:
                     self._hold_state()
                 if self._leases is not None:
-                    again = self._hand_out_again(1 if n is None else int(n), lease)
+                    again = self._hand_out_again(1 if n is None else int(n), seconds)
                     if again is not None:
                         return again[0] if n is None else again
                 batch = self._ask(1 if n is None else int(n), context)
             except BaseException as error:
                 self._interrupted(error)
                 raise
-            if lease is not None:
-                self._lease(range(batch.start, batch.start + batch.n), lease)
+            if seconds is not None:
+                self._lease(range(batch.start, batch.start + batch.n), seconds)
             if n is None:
                 return Trial(self, batch.start, batch.x[0])
             return Batch(self, np.arange(batch.start, batch.start + batch.n), batch.x)
@@ -424,7 +424,8 @@ class Study:
         Raises:
             FeedbackError: What was told does not fit this study; nothing is recorded.
             UnknownId: An id this study never gave out.
-            AlreadyTold: A finished trial told again with another value; ``amend`` corrects a finished value.
+            AlreadyTold: A finished trial told again with another value, or other constraints, noise, gradients, metrics or setting than
+                are kept; ``amend`` corrects them.
             TellErrors: Some rows of several were refused for one of these two reasons, all others are recorded.
         """
         if type(trials) is Trial and self._scalar and constraints is None and noise is None and gradients is None and metrics is None:
@@ -555,16 +556,19 @@ class Study:
         if state is TrialState.FAILED and rows.bad()[k]:
             return
         if state is TrialState.COMPLETE:
-            old, new = table.row("values", i), rows.values[k]
-            told = ~np.isnan(new)
-            same = np.array_equal(old[told], new[told]) and not rows.bad()[k]
-            if same and (rows.constraints is None or np.array_equal(table.row("constraints", i), rows.constraints[k])):
+            differing = ["values"] if rows.bad()[k] else self._ledger.differing(i, rows, k)
+            if not differing:
                 return
-            if np.isnan(old).all():
+            if np.isnan(table.row("values", i)).all():
                 raise AlreadyTold(f"trial {i} was ranked and has no value; {_ADD_IT}")
             constraints = self._ledger.constraints_of(i)
             had = f"{self._ledger.values_of(i)}{f' and constraints {constraints}' if constraints else ''}"
-            raise AlreadyTold(f"trial {i} is complete with {had}; use study.amend({i}, ...) to correct it.")
+            if not {"values", "constraints"} & set(differing):
+                had += f", and the {' and '.join(differing)} told now differ from what is kept"
+            raise AlreadyTold(
+                f"trial {i} is complete with {had}; use study.amend({i}, ...) to correct it, or study.add(params, value) to record "
+                "another evaluation of its point."
+            )
         if state is TrialState.FAILED:
             raise AlreadyTold(f"trial {i} is failed; use study.amend({i}, ...) if this result should count.")
         raise AlreadyTold(f"trial {i} is {state.name.lower()}; {_ADD_IT}")
@@ -702,15 +706,29 @@ class Study:
         return Trial(self, first, x[0]) if isinstance(params, Mapping) else Batch(self, ids, x)
 
     @_correcting
-    def amend(self, trials: Trials, values: Any, *, constraints: Any = None) -> None:
+    def amend(
+        self,
+        trials: Trials,
+        values: Any,
+        *,
+        constraints: Any = None,
+        noise: Any = None,
+        gradients: Any = None,
+        metrics: Mapping[str, Any] | None = None,
+        at: Any = None,
+    ) -> None:
         """Correct the result of finished trials; recorded, and the strategy's state is rebuilt from the record.
 
-        What was proposed since stays as it is.
+        What was proposed since stays as it is, and so does what is left out.
 
         Args:
             trials: A complete trial, or one that failed and should count after all; or several.
             values: The corrected values, as for ``tell``.
-            constraints: The corrected constraints, as for ``tell``; None: as told before.
+            constraints: As for ``tell``.
+            noise: As for ``tell``.
+            gradients: As for ``tell``.
+            metrics: As for ``tell``; others of the trial stay.
+            at: As for ``tell``.
 
         Raises:
             UnknownId: An id this study never gave out.
@@ -719,7 +737,8 @@ class Study:
         """
         self._need_history("amend")
         ids = self._ids(trials)
-        rows = Rows(self.task, len(ids), values, constraints)
+        reached = None if at is None else self._reached(ids, at)
+        rows = Rows(self.task, len(ids), values, constraints, noise, gradients, metrics, reached)
         if len(set(ids.tolist())) < len(ids):
             raise FeedbackError(f"amend() was given a trial twice: {ids.tolist()}.")
         if rows.bad().any():
@@ -738,9 +757,13 @@ class Study:
             rows.fill("values", k, table.row("values", i))
             if constrained:
                 rows.fill("constraints", k, table.row("constraints", i))
+            if rows.noise is not None and "noise" in table:
+                rows.fill("noise", k, table.row("noise", i))
+            if rows.gradients is not None and i in ledger.gradients:
+                rows.fill("gradients", k, ledger.gradients[i])
             if np.isnan(rows.values[k]).any() or (constrained and (rows.constraints is None or np.isnan(rows.constraints[k]).any())):
                 raise FeedbackError(f"trial {i} failed, so amend() needs all objectives{' and constraints' if constrained else ''} of it.")
-        self._commit([Entry("amended", ids, rows.fields(slice(None)))], snapshot=False)
+        self._commit([Entry("amended", ids, rows.fields(slice(None)), note=rows.note(ids, slice(None)))], snapshot=False)
         if self._order is not None:
             self._order.held = None  # it has learned what was not so
             ledger.amend(ids, rows)
@@ -750,11 +773,11 @@ class Study:
     # ------------------------------------------------------------------ rankings
 
     @_recorded
-    def rank(self, order: Sequence[Any], rest: Literal["worse", "unseen"] = "worse", rater: str | None = None) -> int:
+    def rank(self, order: Sequence[Any] | Trial | int, rest: Literal["worse", "unseen"] = "worse", rater: str | None = None) -> int:
         """Record an order of candidates, best first; an inner list is a tie.
 
         Args:
-            order: Trials or ids, best first.
+            order: Trials or ids, best first; or a single one, which is better than the rest.
             rest: What the pending others of the same batches are: ``"worse"`` than all of these, or ``"unseen"``, and
                 then they stay pending.
             rater: Who ranked.
@@ -769,7 +792,8 @@ class Study:
         if rest not in ("worse", "unseen"):
             raise FeedbackError(f"rest must be 'worse' or 'unseen'; got {rest!r}.")
         ledger = self._ledger
-        tiers = [tuple(ids) for tier in order if (ids := self._ids(tier).tolist())]
+        listing = order if isinstance(order, Iterable) else (order,)
+        tiers = [tuple(ids) for tier in listing if (ids := self._ids(tier).tolist())]
         listed = {i for tier in tiers for i in tier}
         if not tiers or sum(map(len, tiers)) > len(listed):
             raise FeedbackError(f"rank() needs at least one trial, and each once; got {tiers}.")
@@ -1054,9 +1078,7 @@ class Study:
     def _ids(self, trials: Any) -> Array:
         """Ids of whatever names trials, in the order given."""
         if isinstance(trials, Trial):
-            if trials._study is not self:
-                raise UnknownId(f"{trials!r} belongs to another study.")
-            return np.array([trials.id])
+            return np.array([self._own(trials)])
         if isinstance(trials, Batch):
             if trials._study is not self:
                 raise UnknownId("this batch belongs to another study.")
@@ -1065,12 +1087,17 @@ class Study:
             if isinstance(trials, int | np.integer):
                 return np.array([operator.index(trials)], dtype=np.int64)
             trials = list(trials)
-            for trial in trials:
-                if isinstance(trial, Trial) and trial._study is not self:
-                    raise UnknownId(f"{trial!r} belongs to another study.")
-            return np.array([operator.index(trial) for trial in trials], dtype=np.int64)
+            return np.array([self._own(trial) if isinstance(trial, Trial) else operator.index(trial) for trial in trials], dtype=np.int64)
         except (TypeError, OverflowError):
             raise FeedbackError(f"expected a trial, a batch, an id or a sequence of these; got {trials!r}.") from None
+
+    def _own(self, trial: Trial) -> int:
+        """The id of a trial of this study."""
+        if trial._study is not self:
+            raise UnknownId(f"{trial!r} belongs to another study.")
+        if trial.id < 0:
+            raise UnknownId("a recommended point is no trial: study.add(params, value) records a result for it.")
+        return trial.id
 
     def _one(self, trial: Any) -> int:
         """The id of a single trial, which this study gave out."""
@@ -1135,7 +1162,7 @@ class Study:
                 raise FeedbackError("a study of several objectives has no single best trial; read study.front.")
             if self._ledger.best_id >= 0 and self._ledger.best_x is not None:
                 return Trial(self, self._ledger.best_id, self._ledger.best_x)
-            return self.recommended if self._ledger.rankings else None
+            return self.recommended if self.rankings else None
 
     @property
     def recommended(self) -> Trial | None:
