@@ -223,14 +223,23 @@ def test_a_study_is_told_the_same_beside_the_values() -> None:
 
 
 @pytest.mark.parametrize("runs", [1, 2])
-def test_a_row_with_a_noise_that_is_none_counts_as_failed(runs: int) -> None:
+@pytest.mark.parametrize(
+    "beside",
+    [
+        lambda right: {"noise": torch.where(right, 0.1, -1.0)},
+        lambda right: {"gradients": torch.where(right, torch.ones(3), torch.nan)},
+        lambda right: {"reached": torch.where(right, torch.ones(3), torch.inf)},
+    ],
+)
+def test_a_row_with_numbers_that_cannot_be_counts_as_failed(beside: Any, runs: int) -> None:
     def objective(z: Tensor) -> Evaluation:
-        return Evaluation(sphere(z), noise=torch.where(z[:, :1] > 0, 0.1, -1.0))
+        return Evaluation(sphere(z), **beside(z[:, :1] > 0))
 
     recipe, told = watched(Cloud)
     result = minimize(objective, recipe, space=SPACE, evaluations=80, runs=runs, device="cpu")
     assert (result.xs[:, 0] > 0).all()
-    assert torch.equal(told[0].ok, SPACE.decode(told[0].x)[..., 0] > 0)
+    assert (told[0].ok.sum(-1) > 0).all() and (~told[0].ok).any()
+    assert torch.isfinite(told[0].x).all()
 
 
 @pytest.mark.parametrize(

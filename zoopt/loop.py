@@ -160,9 +160,9 @@ class _Beside:
     def ok(self, values: Tensor) -> Tensor:
         """Which rows can be learned from, ``(*runs, n)``."""
         ok = torch.isfinite(values)
-        for part in (self.constraints, self.noise, self.reached):
+        for part in (self.constraints, self.noise, self.gradients, self.reached):
             if part is not None:
-                ok = ok & torch.isfinite(part).all(-1)
+                ok = ok & torch.isfinite(part).flatten(values.dim()).all(-1)
         return ok if self.noise is None else ok & (self.noise >= 0).all(-1)
 
 
@@ -228,7 +228,7 @@ class _Objective:
         gradients = read("gradients", given.gradients, (dim,), (1, dim))
         reached = read("reached settings", given.reached, (dim,))
         if reached is not None:
-            reached = self.space.snap(self.space.encode(reached))
+            reached = torch.where(torch.isfinite(reached), self.space.snap(self.space.encode(reached)), torch.nan)
         if gradients is not None:
             gradients = gradients * self.space.decoding_slopes(x if reached is None else reached).unsqueeze(-2)
         if constraints is None and noise is None and gradients is None and reached is None:
