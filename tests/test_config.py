@@ -367,6 +367,14 @@ BAD: dict[str, tuple[str, list[str]]] = {
         SMALL.replace('"random"', '"cma-es"') + "[strategy]\nsigma = 0.3\n",
         ["study.toml:9:1: strategy.sigma: there is no such field; did you mean 'sigma0'?"],
     ),
+    "name of the strategy in its own table": (
+        SMALL.replace('strategy = "random"\n', "") + '[strategy]\nname = "cma-es"\nsigma0 = 0.5\n',
+        ['study.toml:8:1: strategy.name: the name of the strategy goes into [study]: strategy = "cma-es"; [strategy] holds its fields.'],
+    ),
+    "type of the strategy in its own table": (
+        SMALL + '[strategy]\ntype = "random"\n',
+        ['study.toml:9:1: strategy.type: the name of the strategy goes into [study]: strategy = "random"; [strategy] holds its fields.'],
+    ),
     "type of a field of the strategy": (
         SMALL.replace('"random"', '"cma-es"') + '[strategy]\nsigma0 = "big"\n',
         ['study.toml:9:10: strategy.sigma0: a number was expected; got "big".'],
@@ -526,6 +534,19 @@ def test_all_faults_of_a_file_come_at_once_in_its_order(tmp_path: Path) -> None:
     assert lines == ["2", "3", "7", "8", "10"]
 
 
+def test_a_fault_of_one_variable_hides_none_of_another(tmp_path: Path) -> None:
+    text = SMALL.replace('"real"', '"float"') + 'y = { type = "real", low = 2.0, high = 1.0 }\nk = { type = "choice", choices = ["a"] }\n'
+    faults = faults_of(tmp_path, text)
+    assert [fault.split(": ")[1] for fault in faults] == ["space.x.type", "space.y.low", "space.k.choices"]
+
+
+def test_a_function_of_a_batch_is_told_how_a_file_says_so(tmp_path: Path) -> None:
+    write(tmp_path, "def loss(points):\n    return points.sum(-1)\n", "objective_batch_unsaid.py")
+    (fault,) = faults_of(tmp_path, SMALL.replace('command = "echo {x}"', 'python = "objective_batch_unsaid:loss"'))
+    assert "has no argument x and wants points" in fault
+    assert fault.endswith("If it takes a whole batch as an (n, d) array, write batched = true.")
+
+
 @pytest.mark.parametrize(
     ("module", "name", "words"),
     [
@@ -557,13 +578,55 @@ def test_a_fault_of_an_override_names_the_override(tmp_path: Path) -> None:
     ]
 
 
+INLINE = "An inline table stands on one line, its items separated by commas; or write [space.x] and its fields below, a line each."
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
         ("[study]\nstrategy = bo\n", 'study.toml:2:12: this is not TOML: invalid value. Write strategy = "bo" (a text needs quotes).'),
         ("[study]\nx = True\n", "study.toml:2:5: this is not TOML: invalid value. Write x = true (TOML writes them in small letters)."),
         ("[study\nx = 1\n", "study.toml:1:7: this is not TOML: expected ']' at the end of a table declaration."),
-        ("[study]\nx = 1\nx = 2\n", "study.toml:3:6: this is not TOML: cannot overwrite a value."),
+        (
+            "[study]\nx = 1\nx = 2\n",
+            "study.toml:3:1: study.x: this is written twice, first on line 2; keep one of the two.",
+        ),
+        (
+            SMALL + "[space]\ny = 1\n",
+            "study.toml:8:1: space: [space] is written twice, first on line 6; put all that belongs to it below one of the two.",
+        ),
+        (
+            SMALL.replace("low = 0.0", "low = 0.0, low = 0.5"),
+            "study.toml:7:33: space.x.low: this is written twice, first on line 7; keep one of the two.",
+        ),
+        (
+            SMALL + "[space.x]\nlow = 0.5\n",
+            "study.toml:8:1: space.x: this is written twice, first on line 7; keep one of the two.",
+        ),
+        (
+            SMALL.replace("low = 0.0,", "low = 0.0"),
+            f"study.toml:7:32: this is not TOML: unclosed inline table. {INLINE}",
+        ),
+        (
+            SMALL.replace("low = 0.0,", "low = 0.0,\n "),
+            f"study.toml:7:32: this is not TOML: invalid initial character for a key part. {INLINE}",
+        ),
+        (
+            SMALL + 'c = { type = "choice", choices = ["a" "b"] }\n',
+            "study.toml:8:39: this is not TOML: unclosed array. The items of a list are separated by commas.",
+        ),
+        (
+            SMALL + 'c = { type = choice, choices = ["a", "b"] }\n',
+            'study.toml:8:14: this is not TOML: invalid value. Write type = "choice" (a text needs quotes).',
+        ),
+        (
+            SMALL + 'c = { type = "choice", choices = [a, b] }\n',
+            'study.toml:8:35: this is not TOML: invalid value. Write "a" (a text needs quotes).',
+        ),
+        (
+            SMALL.replace("low = 0.0", "low: 0.0"),
+            "study.toml:7:25: this is not TOML: expected '=' after a key in a key/value pair. Write = in place of the colon.",
+        ),
     ],
 )
 def test_files_that_are_not_toml(text: str, expected: str, tmp_path: Path) -> None:

@@ -183,6 +183,20 @@ def test_interrupted_and_killed_runs_go_on_as_if_nothing_had_happened(folder: Pa
         assert record["params"] == undisturbed[i]["params"]
 
 
+def test_a_second_run_beside_the_first_is_told_how_to_look_at_it(folder: Path) -> None:
+    (folder / "objective.sh").write_text("sleep 0.2; echo $1\n")
+    first = Run(folder, "run", "study.toml", "--json", "-q")
+    first.wait_for_lines(1)
+    code, out, err = forked(folder, "run", "study.toml")
+    assert (code, out) == (2, "")
+    assert "is driven by process" in err
+    assert "To look at it: zoopt show study.toml" in err
+    assert "read_only" not in err
+    code, out, err = forked(folder, "show", "study.toml")
+    assert code == 0 and f"process {first.process.pid}" in out
+    assert first.end()[0] == 0
+
+
 def test_failures_are_recorded_and_too_many_stop_the_run(folder: Path) -> None:
     (folder / "objective.sh").write_text('echo "no convergence" >&2\nexit 3\n')
     code, out, err = forked(folder, "run", "study.toml", "--set", "study.max_failures=3", "--json")

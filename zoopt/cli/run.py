@@ -28,7 +28,7 @@ from zoopt.cli.output import (
     say,
     trial_record,
 )
-from zoopt.errors import JournalError, ObjectiveError, StudyMismatch
+from zoopt.errors import JournalError, ObjectiveError, StudyLocked, StudyMismatch
 
 if TYPE_CHECKING:
     from zoopt.config import StudyConfig
@@ -67,6 +67,9 @@ def run(
             opened = config.make_study(callbacks=callbacks, resume="data" if continue_with_data else "same")
         except StudyMismatch as error:
             fail(str(error).replace("resume='data'", "--continue-with-data"), BAD_INPUT)
+        except StudyLocked as error:
+            show = shlex.join(["zoopt", "show", str(file)])
+            fail(str(error).replace(", open the journal with read_only=True.", f": {show}"), BAD_INPUT)
         with opened as study:
             began = study.evaluations
             if study.status.complete + study.status.failed + study.status.pending and not quiet:

@@ -163,6 +163,7 @@ class StudyConfig:
 
         from zoopt import evaluate
         from zoopt.drive import examples
+        from zoopt.evaluate.evaluator import unfit_signature
         from zoopt.journal import check_address
         from zoopt.random import Random
         from zoopt.strategy import Task
@@ -189,11 +190,14 @@ class StudyConfig:
             evaluator = self.evaluator()
         except ConfigFaults as error:
             report.faults += error.faults
-        if evaluator is not None:
+        if isinstance(evaluator, evaluate.Processes):
+            if wrong := unfit_signature(evaluator.function, self.space.variables):
+                report.add(("objective", "python"), f"{wrong} If it takes a whole batch as an (n, d) array, write batched = true.")
+        elif evaluator is not None:
             try:
                 evaluate.check(evaluator, examples(self.space))
             except ConfigError as error:
-                report.add(("objective", "command" if isinstance(self.objective, CommandTable) else "python"), str(error))
+                report.add(("objective", "command"), str(error))
         problem = getattr(evaluator, "function", None)
         task = Task(
             self.space,

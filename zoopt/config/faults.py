@@ -236,10 +236,15 @@ def dotted(keys: Keys) -> str:
     return text
 
 
+def misplaced_name(name: str) -> str:
+    """Where the name of the strategy goes."""
+    return f"name of the strategy goes into [study]: strategy = {shown(name)}; [strategy] holds its fields."
+
+
 def table_hint(keys: Keys, value: Any) -> str:
     """What to write where a table was expected."""
     if keys == ("strategy",) and isinstance(value, str):
-        return f" The name of the strategy goes into [study]: strategy = {shown(value)}; [strategy] holds its fields."
+        return f" The {misplaced_name(value)}"
     if keys[0] == "space" and len(keys) == 2:
         return (
             f' A variable is written {{ type = "real", low = 0.0, high = 1.0 }}, a value that is not searched '

@@ -18,7 +18,18 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from zoopt import registry
 from zoopt.arguments import check_result_name
-from zoopt.config.faults import EXAMPLES, OTHER_NAMES, OTHER_TYPES, Report, dotted, missing_hint, sentence, shown, table_hint
+from zoopt.config.faults import (
+    EXAMPLES,
+    OTHER_NAMES,
+    OTHER_TYPES,
+    Report,
+    dotted,
+    misplaced_name,
+    missing_hint,
+    sentence,
+    shown,
+    table_hint,
+)
 from zoopt.config.fields import VARIABLES, CommandTable, PythonTable, StopTable, StudyFile, StudyTable
 from zoopt.config.positions import Keys
 from zoopt.errors import ConfigError, PluginError, SpaceError, UnknownName, ZooptError
@@ -103,11 +114,9 @@ def read_space(data: Mapping[str, Any], study: StudyTable | None, report: Report
     from zoopt.space import Space
     from zoopt.variables import from_config
 
-    wrong = [name for name, table in tables.items() if not _variable(table, ("space", name), report)]  # all of them are looked at
-    if wrong:
-        return None
-    right = True
-    for name, table in tables.items():
+    readable = {name: table for name, table in tables.items() if _variable(table, ("space", name), report)}
+    right = len(readable) == len(tables)
+    for name, table in readable.items():
         try:
             from_config({key: value for key, value in table.items() if key != "when"})
         except SpaceError as error:
@@ -175,8 +184,23 @@ def read_recipe(data: Mapping[str, Any], report: Report) -> Any:
         report.add(("strategy",), f"a table was expected; got {shown(table)}.{table_hint(('strategy',), table)}", value=True)
         return None
     study = data.get("study", {})
-    name = study.get("strategy", "bo") if isinstance(study, Mapping) else "bo"
-    return _build(name, "strategies", table, ("strategy",), ("study", "strategy"), report) if isinstance(name, str) else None
+    name = study.get("strategy") if isinstance(study, Mapping) else None
+    if name is not None and not isinstance(name, str):  # which is said where [study] is read
+        return None
+    for key in ("name", "type", "strategy"):
+        if isinstance(table.get(key), str) and key not in _fields(name or "bo"):
+            report.add(("strategy", key), f"the {misplaced_name(table[key])}")
+            name = name or table[key]
+            table = {k: value for k, value in table.items() if k != key}
+    return _build(name or "bo", "strategies", table, ("strategy",), ("study", "strategy"), report)
+
+
+def _fields(name: str) -> list[str]:
+    """The fields of a strategy; none where there is no such strategy."""
+    try:
+        return [f.name for f in dataclasses.fields(registry.load(name))]
+    except (ZooptError, TypeError):
+        return []
 
 
 def _build(name: str, kind: registry.Kind, table: Mapping[str, Any], keys: Keys, named_at: Keys, report: Report) -> Any:

@@ -27,6 +27,14 @@ class Place(NamedTuple):
     value: Position
 
 
+class Repeated(NamedTuple):
+    """A key or a table that a TOML text gives once more."""
+
+    path: Keys
+    place: Position
+    table: bool
+
+
 def find(text: str, *, toml: bool = True) -> dict[Keys, Place]:
     """The place of every key and list item by its path, e.g. ``("space", "lr", "high")`` or ``("study", "constraints", 0)``.
 
@@ -34,6 +42,17 @@ def find(text: str, *, toml: bool = True) -> dict[Keys, Place]:
         text: A text that has been parsed already: anything else gives the places up to where it goes wrong.
         toml: Whether it is TOML; JSON otherwise.
     """
+    return _scan(text, toml).found
+
+
+def repeated(text: str) -> tuple[Repeated, Place] | None:
+    """The first key or table that a TOML text gives once more, and the place where it had it first; None where there is none."""
+    scanner = _scan(text, True)
+    again = scanner.again
+    return None if again is None else (again, scanner.found[again.path])
+
+
+def _scan(text: str, toml: bool) -> _Scanner:
     scanner = _Scanner(text, toml)
     try:
         if toml:
@@ -43,7 +62,7 @@ def find(text: str, *, toml: bool = True) -> dict[Keys, Place]:
             scanner.value(())
     except (IndexError, ValueError):
         pass
-    return scanner.found
+    return scanner
 
 
 class _Scanner:
@@ -54,14 +73,19 @@ class _Scanner:
         self.toml = toml
         self.at = 0
         self.found: dict[Keys, Place] = {}
+        self.written: set[Keys] = set()  # those that have a key or a header of their own
+        self.again: Repeated | None = None
         self.lines = [0, *(match.end() for match in re.finditer("\n", text))]
 
     def position(self, at: int) -> Position:
         line = bisect_right(self.lines, at)
         return Position(line, at - self.lines[line - 1] + 1)
 
-    def note(self, path: Keys, key: int, value: int) -> None:
+    def note(self, path: Keys, key: int, value: int, *, table: bool = False) -> None:
         place = Place(self.position(key), self.position(value))
+        if self.again is None and path in (self.written if table else self.found):
+            self.again = Repeated(path, place.key, table)
+        self.written.add(path)
         for end in range(1, len(path)):  # tables that were never written out, as in a.b.c = 1
             self.found.setdefault(path[:end], place)
         self.found.setdefault(path, place)
@@ -96,7 +120,7 @@ class _Scanner:
                         items[table] = items.get(table, -1) + 1
                     if table in items:
                         table += (items[table],)
-                self.note(table, start, start)
+                self.note(table, start, start, table=True)
                 self.at = self.text.index("]", self.at) + (2 if double else 1)
             else:
                 self.pair(table)

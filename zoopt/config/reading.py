@@ -9,9 +9,9 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from zoopt.config.faults import ConfigFaults, Fault, Report, shown
+from zoopt.config.faults import ConfigFaults, Fault, Report, dotted, shown
 from zoopt.config.fields import StudyFile
-from zoopt.config.positions import Position
+from zoopt.config.positions import Position, repeated
 
 
 def read(path: Path) -> tuple[str, dict[str, Any]]:
@@ -21,8 +21,8 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
         ConfigFaults: It is not there, is no text, or neither TOML nor JSON.
     """
 
-    def refuse(message: str, position: Position | None = None) -> ConfigFaults:
-        return ConfigFaults([Fault(str(path), position, "", message)])
+    def refuse(message: str, position: Position | None = None, field: str = "") -> ConfigFaults:
+        return ConfigFaults([Fault(str(path), position, field, message)])
 
     if path.is_dir():
         inside = sorted((p.name for p in path.glob("*.toml")), key=lambda name: (name != "study.toml", name))
@@ -42,8 +42,7 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     try:
         data = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
     except tomllib.TOMLDecodeError as error:
-        message, position = _toml_error(str(error), text)
-        raise refuse(message, position) from None
+        raise refuse(*_toml_error(str(error), text)) from None
     except json.JSONDecodeError as error:
         raise refuse(f"this is not JSON: {error.msg[:1].lower()}{error.msg[1:]}.", Position(error.lineno, error.colno)) from None
     if not isinstance(data, dict):
@@ -51,21 +50,45 @@ def read(path: Path) -> tuple[str, dict[str, Any]]:
     return text, data
 
 
-def _toml_error(message: str, text: str) -> tuple[str, Position]:
-    """An error of tomllib as a sentence; it names its place at the end."""
+def _toml_error(message: str, text: str) -> tuple[str, Position, str]:
+    """An error of tomllib, which names its place at the end, as a sentence, its place and the field it is about."""
     lines = text.splitlines() or [""]
     match = re.search(r" \(at line (\d+), column (\d+)\)$", message)
     position = Position(int(match[1]), int(match[2])) if match else Position(len(lines), len(lines[-1]) + 1)
     said = re.sub(r" \(at .*\)$", "", message)
-    hint = ""
+    if re.search("twice|overwrite|[Dd]uplicate|redefine", said) and (twice := repeated(text)) is not None:
+        again, first = twice
+        name = dotted(again.path)
+        header = again.table and first.key == first.value  # where a key had it first, that has a value of its own
+        what, keep = (f"[{name}]", "put all that belongs to it below one of the two") if header else ("this", "keep one of the two")
+        return f"{what} is written twice, first on line {first.key.line}; {keep}.", again.place, name
+    return f"this is not TOML: {said[:1].lower()}{said[1:]}.{_toml_hint(said, text, lines, position)}", position, ""
+
+
+def _toml_hint(said: str, text: str, lines: list[str], position: Position) -> str:
+    """What to write instead, where that can be guessed."""
     line = lines[min(position.line, len(lines)) - 1]
-    bare = re.match(r"\s*([\w.-]+)\s*=\s*([A-Za-z][\w./:-]*)\s*(#.*)?$", line)
-    if said == "Invalid value" and bare:
-        word = bare[2]
-        right = word.lower() if word.lower() in ("true", "false") else f'"{word}"'
-        hint = f" Write {bare[1]} = {right}"
-        hint += " (TOML writes them in small letters)." if right == word.lower() else " (a text needs quotes)."
-    return f"this is not TOML: {said[:1].lower()}{said[1:]}.{hint}", position
+    before, after = line[: position.column - 1], line[position.column - 1 :]
+    word = re.match(r"([A-Za-z][\w./:-]*)\s*([,\]}#].*)?$", after)
+    if said == "Invalid value" and word:
+        key = re.search(r"([\w.-]+)\s*=\s*$", before)
+        if word[1].lower() in ("true", "false"):
+            right, why = word[1].lower(), "TOML writes them in small letters"
+        else:
+            right, why = f'"{word[1]}"', "a text needs quotes"
+        return f" Write {key[1] + ' = ' if key else ''}{right} ({why})."
+    if said == "Unclosed array":
+        return " The items of a list are separated by commas."
+    if said.startswith("Expected '='") and after.lstrip().startswith(":"):
+        return " Write = in place of the colon."
+    so_far = "\n".join([*lines[: position.line - 1], before])
+    so_far = re.sub(r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|#[^\n]*', "", so_far)  # braces in texts and comments open nothing
+    opened = re.search(r"(?:^|\n)[ \t]*([\w.-]+)\s*=\s*\{[^{}]*$", so_far)
+    if opened is None:
+        return ""
+    table = re.findall(r"(?m)^[ \t]*\[([^\[\]]+)\]", so_far)
+    name = f"{table[-1].strip()}.{opened[1]}" if table else opened[1]
+    return f" An inline table stands on one line, its items separated by commas; or write [{name}] and its fields below, a line each."
 
 
 def override(data: dict[str, Any], name: str, value: Any, report: Report) -> None:

@@ -6,7 +6,7 @@ import copy
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any, Protocol, runtime_checkable
 
@@ -134,37 +134,45 @@ def check(evaluator: Evaluator, parameters: Sequence[str] | Mapping[str, Sequenc
         ask(parameters)
 
 
-def check_signature(function: Callable[..., Any], parameters: Sequence[str]) -> None:
+def check_signature(function: Callable[..., Any], parameters: Iterable[str]) -> None:
     """Refuses a function that cannot be called with these keyword arguments.
 
     Raises:
         ConfigError: It lacks one of them, or wants one that is not among them.
     """
+    if wrong := unfit_signature(function, parameters):
+        name = getattr(function, "__name__", type(function).__name__)
+        raise ConfigError(f"{wrong} If it takes a whole batch as an (n, d) array, give Batched({name}).")
+
+
+def unfit_signature(function: Callable[..., Any], parameters: Iterable[str]) -> str:
+    """Why a function cannot be called with these keyword arguments, as a sentence; empty where it can."""
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # some builtins have none
-        return
+        return ""
+    given = list(parameters)
     name = getattr(function, "__name__", type(function).__name__)
     kinds = inspect.Parameter
     takes = {p.name for p in signature.parameters.values() if p.kind in (kinds.POSITIONAL_OR_KEYWORD, kinds.KEYWORD_ONLY)}
     anything = any(p.kind is kinds.VAR_KEYWORD for p in signature.parameters.values())
-    unknown = [p for p in parameters if p not in takes] if not anything else []
+    unknown = [p for p in given if p not in takes] if not anything else []
     needed = [
         p.name
         for p in signature.parameters.values()
         if p.default is kinds.empty and p.kind not in (kinds.VAR_KEYWORD, kinds.VAR_POSITIONAL)
     ]
-    missing = [p for p in needed if p not in parameters]
-    if not unknown and not missing:
-        return
+    missing = [p for p in needed if p not in given]
     faults = []
     if unknown:
         faults.append(f"has no argument {', '.join(unknown)}")
     if missing:
         faults.append(f"wants {', '.join(missing)}, which the space does not have")
-    raise ConfigError(
+    if not faults:
+        return ""
+    return (
         f"the objective {name}{signature} {' and '.join(faults)}: it is called once per trial, with the parameters by name "
-        f"({', '.join(parameters) or 'none'}). If it takes a whole batch as an (n, d) array, give Batched({name})."
+        f"({', '.join(given) or 'none'})."
     )
 
 
