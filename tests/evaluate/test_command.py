@@ -172,6 +172,7 @@ def test_the_result_file_is_read_where_the_command_names_one() -> None:
     ("script", "reason"),
     [
         ("echo 1; echo 'out of paper' >&2; exit 3", "the command exited with code 3: out of paper"),
+        ("echo 'loading'; echo 'no licence'; exit 3", "the command exited with code 3: no licence"),
         ("echo 1; kill -SEGV $$", "the command was killed by SIGSEGV (segmentation fault)"),
         ("true", "wrote no result"),
         ("echo accuracy: 0.93", "'accuracy: 0.93'"),

@@ -329,7 +329,7 @@ class _Runner:
         if not in_time:
             return Outcome.failed(f"timed out after {command.timeout:g} s", stderr, seconds)
         if code != 0:
-            last = _last_line(stderr)
+            last = _last_line(stderr) or _last_line(out.get().decode("utf-8", "replace"))
             return Outcome.failed(f"the command {how_it_ended(code)}{': ' + last if last else ''}", stderr, seconds)
         return _read_result(out, result_file, stderr, seconds)
 
