@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -128,3 +130,52 @@ def test_frames_and_what_is_not_kept() -> None:
         study = Study({"x": Real(0, 1)}, "random", seed=0, history=kept)  # type: ignore[arg-type]
         with pytest.raises(FeedbackError, match="needs history='all'"):
             study.history()
+
+
+@pytest.mark.parametrize("kept", ["values", "best"])
+def test_less_history_forgets_what_was_told_beside_the_values_of_finished_trials(kept: Any) -> None:
+    study = Study({"x": Real(0, 1)}, "random", seed=0, history=kept, constraints=["heat"])
+    for k in range(300):
+        trial = study.ask()
+        study.report(trial, 1, 0.5)
+        if k % 3 == 0:
+            study.fail(trial, f"out of memory in {k}")
+            continue
+        setting = {"x": 0.25} if k % 2 else {}
+        study.tell(trial, abs(150.5 - k), constraints=-1.0, noise=0.1, metrics={"epochs": k}, gradients=[1.0], at=setting)
+    batch = study.ask(100)
+    for trial in batch:
+        study.report(trial, 1, 2.0)
+    study.tell(batch[:99], np.full(99, 500.0), constraints=np.zeros(99), metrics={"epochs": 1})
+    study.add([{"x": 0.5}, {"x": 0.1}], [600.0, 700.0], constraints=[0.0, 0.0], metrics={"epochs": 2})
+    ledger = study._ledger
+    beside = [ledger.metrics, ledger.settings, ledger.reports, ledger.gradients, ledger.errors, ledger.partial]
+    assert sum(map(len, beside)) <= 8  # of the best, the one that is out, and the last that failed
+    assert study.reports(batch[99]) == [(1.0, 2.0)]
+    best = study.best
+    assert best is not None and best.id == 151 and best.value == 0.5
+    assert best.metrics == {"epochs": 151} and best.reached == {"x": 0.25} and study.reports(best) == [(1.0, 0.5)]
+    assert (study.evaluations, study.failures) == (401, 100)
+    with pytest.raises(FeedbackError, match=rf"should_stop.. compares with what finished trials reported.* history='{kept}'"):
+        study.should_stop(batch[99])
+
+
+@pytest.mark.parametrize("kept", ["values", "best"])
+def test_plain_results_one_by_one_leave_no_reports_behind_either(kept: Any) -> None:
+    study = Study({"x": Real(0, 1)}, "random", seed=0, history=kept)
+    for k in range(50):
+        trial = study.ask()
+        study.report(trial, 1, 0.5)
+        study.tell(trial, abs(20.5 - k))
+    assert list(study._ledger.reports) == [study.best.id] == [20]  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("kept", ["values", "best"])
+def test_less_history_keeps_no_rankings_but_what_the_method_made_of_them(kept: Any) -> None:
+    study = Study({"x": Real(0, 1)}, "cma-es", seed=0, history=kept, feedback="ranking")
+    assert study.best is None
+    for _ in range(20):
+        batch = study.ask(20)
+        study.rank([batch[int(k)] for k in (batch.encoded[:, 0] - 0.3).abs().argsort()])
+    assert study.rankings == {}
+    assert study.best is not None and study.best.params["x"] == pytest.approx(0.3, abs=0.01)

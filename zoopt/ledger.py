@@ -76,8 +76,9 @@ class Ledger:
         counts: Number of trials by ``TrialState``.
         partial: Values of trials that still wait for some objectives.
         errors, metrics, reports, settings, gradients: What only some trials have, by id. Settings are the encoded points
-            reached where they differ from those asked; gradients are in problem units.
-        rankings: All rankings by id; ``withdrawn`` holds the ids of those taken back.
+            reached where they differ from those asked; gradients are in problem units. Without the whole history there are only
+            those of pending trials and the incumbent, and the last error.
+        rankings: All rankings by id, none without the whole history; ``withdrawn`` holds the ids of those taken back.
         best_id, best_value, best_x: The incumbent of a single-objective study; -1 and None before there is one.
         improved_at: Evaluations done when the incumbent was found.
     """
@@ -208,6 +209,7 @@ class Ledger:
         self.counts[TrialState.COMPLETE] += len(x)
         self.store(ids, rows, slice(None))
         self.update_best(ids, rows.values, rows.constraints, x)
+        self.let_go(ids)
         if self.task.deterministic:
             self.seen.update(map(point_key, x))
         return ids
@@ -222,6 +224,24 @@ class Ledger:
         if self.partial:
             for i in ids.tolist():
                 self.partial.pop(i, None)
+        self.let_go(ids)
+
+    def let_go(self, ids: Array | tuple[int, ...]) -> None:
+        """Without the whole history: forget what was told beside the values of finished trials, the incumbent aside."""
+        if self._keeps_x:
+            return
+        finished = [int(i) for i in ids if i != self.best_id]
+        for told in (self.metrics, self.reports, self.settings, self.gradients):
+            if told:
+                for i in finished:
+                    told.pop(i, None)
+        for i in list(self.errors)[:-1]:
+            del self.errors[i]
+
+    def keep_ranking(self, number: int, ranking: Ranking) -> None:
+        """A ranking was given."""
+        if self._keeps_x:
+            self.rankings[number] = ranking
 
     def remove(self, ids: Array) -> None:
         """Take trials out of their open batches."""
@@ -457,7 +477,10 @@ class Ledger:
 
     def set_best(self, i: int, key: tuple[float, float], value: float, x: Array | None) -> None:
         """Make a trial the incumbent."""
+        before = self.best_id
         self.best_id, self.best_key, self.best_value, self.best_x = i, key, value, x
+        if before >= 0:
+            self.let_go((before,))
         self.improved_at = self.evaluations
 
     def rescan_best(self, finished_at: Array) -> None:

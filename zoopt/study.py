@@ -148,7 +148,8 @@ class Study:
         name: Name of the study in its journal.
         journal: Path or database URL; None keeps the study in memory only.
         seed: Decides every proposal; None: drawn and recorded.
-        history: ``"all"`` keeps points and values, ``"values"`` values only, ``"best"`` nothing but the best.
+        history: ``"all"`` keeps everything; ``"values"`` of finished trials their values, constraints, noise and states; ``"best"``
+            none but the best. Both keep all of the best trial and of those that are out, and why the last one failed.
         durability: ``"full"``: an acknowledged tell survives a power cut; ``"process"``: it survives a killed process.
         problem: What the objective offers beyond values (gradients, ...), for strategies that need it.
         device: Torch device on which the strategy works; ``"auto"`` takes an accelerator where there is one.
@@ -461,6 +462,8 @@ class Study:
         counts[1] += 1
         if signed < ledger.best_key[1] or ledger.best_id < 0:
             ledger.set_best(i, (0.0, signed), value, batch.x[0])
+        if ledger.reports:
+            ledger.let_go((i,))
         if self.callbacks:
             self._notify("told", np.array((i,)))
 
@@ -817,7 +820,7 @@ class Study:
         number = ledger.next_ranking
         self._learn(self._observe(ids, None, rankings=(ranking,)))
         note = {"id": number, "tiers": [list(t) for t in ranking.tiers], "unseen": list(ranking.unseen), "rater": ranking.rater}
-        self._commit([Entry("ranked", ids, {}, note=note)], lambda: ledger.rankings.update({number: ranking}))
+        self._commit([Entry("ranked", ids, {}, note=note)], lambda: ledger.keep_ranking(number, ranking))
         ledger.next_ranking = number + 1
         ledger.close(ids[ledger.pending_mask(ids)], TrialState.COMPLETE)
         self._notify("ranked", ids)
@@ -869,7 +872,7 @@ class Study:
         self._notify("reported", np.array([i]))
 
     def reports(self, trial: Trial | int) -> list[tuple[float, float]]:
-        """Intermediate ``(step, value)`` pairs of a trial, in the order reported.
+        """Intermediate ``(step, value)`` pairs of a trial, in the order reported; of finished ones ``history="all"`` keeps them.
 
         Raises:
             UnknownId: This study never gave out that trial.
@@ -884,7 +887,7 @@ class Study:
 
         Raises:
             UnknownId: This study never gave out that trial.
-            FeedbackError: The study has several objectives.
+            FeedbackError: The study has several objectives, or does not keep what finished trials reported.
         """
         with self._lock:
             i = self._one(trial)
@@ -892,6 +895,10 @@ class Study:
                 raise FeedbackError(
                     "should_stop() compares the one value that a trial reports, and this study has several objectives; "
                     "decide by study.reports(trial)."
+                )
+            if self.history_mode != "all":
+                raise FeedbackError(
+                    f"should_stop() compares with what finished trials reported, which history={self.history_mode!r} does not keep."
                 )
             ledger = self._ledger
             if self._curves is None:
@@ -1162,7 +1169,7 @@ class Study:
                 raise FeedbackError("a study of several objectives has no single best trial; read study.front.")
             if self._ledger.best_id >= 0 and self._ledger.best_x is not None:
                 return Trial(self, self._ledger.best_id, self._ledger.best_x)
-            return self.recommended if self.rankings else None
+            return self.recommended if self._ledger.next_ranking > len(self._ledger.withdrawn) else None
 
     @property
     def recommended(self) -> Trial | None:
@@ -1198,7 +1205,7 @@ class Study:
 
     @property
     def rankings(self) -> dict[int, Ranking]:
-        """Rankings by id, without those withdrawn."""
+        """Rankings by id, without those withdrawn; ``history="all"`` keeps them."""
         with self._lock:
             return {i: r for i, r in self._ledger.rankings.items() if i not in self._ledger.withdrawn}
 
