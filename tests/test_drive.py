@@ -155,6 +155,21 @@ def test_max_failures_stops_with_a_sentence_that_names_the_last_one() -> None:
     assert s.evaluations == 5 and s.status.reason == "evaluations"
 
 
+def test_the_last_failure_is_the_latest_and_not_the_one_of_the_latest_trial(tmp_path: Path) -> None:
+    with study(journal=str(tmp_path / "study.db"), durability="process") as s:
+        assert s.last_failure is None
+        trials = s.ask(3)
+        s.fail(trials[2], "the first")
+        s.fail(trials[0], "the latest")
+        with pytest.raises(ObjectiveError, match="The last failure: the latest"):
+            s.run(Here(lambda t: 1.0), evaluations=9, max_failures=2)
+        assert s.last_failure == trials[0]
+    with study(journal=str(tmp_path / "study.db"), durability="process") as s:
+        assert s.last_failure is not None and s.last_failure.error == "the latest"
+        s.amend(0, 1.0)
+        assert s.last_failure.id == 2
+
+
 # ---------------------------------------------------------------------- how many
 
 

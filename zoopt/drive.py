@@ -211,8 +211,7 @@ class _Run:
     def _check_failures(self) -> None:
         study = self.study
         if self.max_failures is not None and study.failures >= self.max_failures:
-            errors = study._ledger.errors
-            last = errors[max(errors)].strip() if errors else ""
+            last = next(reversed(study._ledger.errors.values()), "").strip()
             study._end(Reason("max_failures", f"{study.failures} evaluations have failed (max_failures = {self.max_failures})"))
             raise ObjectiveError(
                 f"{study.failures} evaluations have failed (max_failures = {self.max_failures}); everything told is recorded. "

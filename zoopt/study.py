@@ -1194,6 +1194,12 @@ class Study:
             return [t for i in rows[pareto_rows(values[rows])].tolist() if (t := self._trial(i)) is not None]
 
     @property
+    def last_failure(self) -> Trial | None:
+        """The trial that failed last; None where none did, or where ``history=`` does not keep its point."""
+        with self._lock:
+            return None if (i := next(reversed(self._ledger.errors), None)) is None else self._trial(i)
+
+    @property
     def pending(self) -> list[Trial]:
         """Trials that are out, by id."""
         with self._lock:

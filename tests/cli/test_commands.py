@@ -303,6 +303,17 @@ def test_a_run_in_which_nothing_succeeds_has_failed(folder: Path) -> None:
     assert "The last failure, trial 4: the last line of the command's standard output is no number" in out
 
 
+def test_show_tells_of_the_failure_that_came_last(folder: Path) -> None:
+    with load("study.toml").make_study() as study:
+        trials = study.ask(3)
+        study.tell(trials[1], 1.0)
+        study.fail(trials[2], "the first")
+        study.fail(trials[0], "the latest")
+    code, out, _ = call("show", "study.toml")
+    assert code == 0
+    assert "The last failure, trial 0: the latest" in out
+
+
 def test_infeasible_best_trials_are_called_so(folder: Path) -> None:
     (folder / "hot_objective.py").write_text("def f(x):\n    return {'value': x[:, 0], 'heat': x[:, 0] + 0.5}\n")
     text = SMALL.replace("[study]", '[study]\nconstraints = ["heat"]').replace(

@@ -145,7 +145,7 @@ def _column(history: Any, name: str, study: Study) -> Any:
 
 
 def _last_failure(study: Study) -> None:
-    failed = [i for i, state in enumerate(study.history()["state"]) if state == "failed"]
-    if failed:
-        error = study.trial(failed[-1]).error or "no reason was given"
-        out().print(f"The last failure, trial {failed[-1]}: {error.strip()}", style="yellow", markup=False, soft_wrap=True)
+    failed = study.last_failure
+    if failed is not None:
+        error = failed.error or "no reason was given"
+        out().print(f"The last failure, trial {failed.id}: {error.strip()}", style="yellow", markup=False, soft_wrap=True)
