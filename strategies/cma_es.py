@@ -248,7 +248,8 @@ class CMAES(Generational):
     which is fine for a few of them. With very few evaluations use ``bo``.
 
     Results that are added before the first ask start it: the mean is the best of them, the step size at most a sixth of ``sigma0``
-    and smaller where they lie close together. Results added later teach it nothing.
+    and smaller where they lie close together. Results added later teach it nothing. Results are compared as if they all came from one
+    context; where the context changes what is good use ``bo``.
 
     Reference: Hansen, The CMA Evolution Strategy: A Tutorial, arXiv:1604.00772; restarts: Hansen, Benchmarking a BI-population
     CMA-ES on the BBOB-2009 function testbed.

@@ -354,6 +354,21 @@ def test_context_is_what_was_given_for_each_piece() -> None:
     assert {p["day"] for p in second.params} == {6}
 
 
+def test_another_context_is_not_another_place() -> None:
+    space = Space({"a": Real(0, 1), "k": Integer(0, 4), "day": Context(Integer(1, 7))})
+
+    def seen(days: list[int]) -> tuple[Tensor, Tensor]:
+        study = Study(space, Drift(), seed=5)
+        for day in days:
+            trial = study.ask(context={"day": day})
+            study.tell(trial, float(trial.encoded[:2].square().sum()))
+        return inner_of(study).seen[0], inner_of(study).mean
+
+    same, other = seen([3] * N), seen([1, 7, 2, 6, 4, 5])
+    assert torch.equal(same[0], other[0]) and torch.equal(same[1], other[1])
+    assert not torch.equal(space.snap(same[0])[:, :2], same[0][:, :2])  # where they were proposed, not where they were asked
+
+
 def test_an_empty_generation_is_the_strategys_fault() -> None:
     class Empty(Drift):
         def propose(self, task: Task, inner: Any, random: Random) -> tuple[State, Candidates]:

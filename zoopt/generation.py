@@ -84,9 +84,10 @@ class Generational(Strategy[GenerationState]):
     def update(self, task: Task, inner: Any, generation: Observations, random: Random) -> State:
         """Learn from a closed generation, in slot order.
 
-        ``generation.x`` is the proposed (latent) position where the evaluated point is what that position was snapped
-        or moved to, and the evaluated point itself otherwise. Failed and dropped slots have value +inf and are not ``ok``.
-        Where an order is all there is, ``generation.rankings`` holds it, by slot, and the values are but its scores.
+        ``generation.x`` is the proposed (latent) position where the evaluated point is what that position was snapped or
+        moved to, in whatever context it was asked, and the evaluated point itself otherwise. Failed and dropped slots have
+        value +inf and are not ``ok``. Where an order is all there is, ``generation.rankings`` holds it, by slot, and the
+        values are but its scores.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define update().")
 
@@ -145,7 +146,7 @@ class Generational(Strategy[GenerationState]):
         if slots is state.slots and state.closed is None and not observations.rankings:
             generation = observations  # the whole generation, exactly as it was handed out
             if state.asked is not state.proposed:
-                generation = _closed(state, observations)
+                generation = _closed(task, state, observations)
         else:
             numbers = observations.column("generation")
             slots = np.asarray(slots)
@@ -225,10 +226,19 @@ def _open(strategy: Generational, task: Task, state: GenerationState, request: R
     state.columns = dict(candidates.columns)
 
 
-def _closed(state: GenerationState, told: Observations) -> Observations:
+def _as_asked(task: Task, state: GenerationState, x: Tensor) -> Tensor:
+    """Which evaluated points are those that were handed out, whatever context they were given, ``(*runs, n, 1)``."""
+    assert state.asked is not None
+    same = torch.eq(x, state.asked)
+    if task.space.context:
+        same = same | torch.tensor([column.context for column in task.space.columns], device=x.device)
+    return same.all(-1, keepdim=True)
+
+
+def _closed(task: Task, state: GenerationState, told: Observations) -> Observations:
     """The told generation with latent positions put back where the evaluated point is their repair."""
     assert state.asked is not None and state.proposed is not None
-    same = (told.x == state.asked).all(-1, keepdim=True)
+    same = _as_asked(task, state, told.x)
     return Observations(
         told.ids,
         torch.where(same, state.proposed, told.x),
@@ -293,7 +303,7 @@ def _collected(task: Task, state: GenerationState) -> Observations:
     x, values, constraints = state.x, state.values, state.constraints
     rankings: tuple[Ranking, ...] = ()
     if state.asked is not state.proposed:
-        x = torch.where((x == state.asked).all(-1, keepdim=True), state.proposed, x)
+        x = torch.where(_as_asked(task, state, x), state.proposed, x)
     if state.scores is not None:
         # Told partly by rankings: the order is all there is. Told values enter by their normalised rank.
         ranked = state.scores[1] > 0
