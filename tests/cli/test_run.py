@@ -127,6 +127,8 @@ def test_a_run_prints_its_best_trial_and_goes_on_with_a_larger_budget(folder: Pa
     assert sorted(trials) == [8, 9, 10, 11]
     assert all(trial["state"] == "complete" and trial["values"]["value"] == trial["params"]["x"] for trial in trials.values())
     assert (summary["kind"], summary["reason"], summary["evaluations"], summary["pending"]) == ("summary", "evaluations", 12, 0)
+    assert summary["detail"] == "12 evaluations done of 12"
+    assert summary["session_seconds"] > 0
     assert summary["best"]["values"]["value"] <= study.best.value
 
 
@@ -165,6 +167,7 @@ def test_interrupted_and_killed_runs_go_on_as_if_nothing_had_happened(folder: Pa
         if number != signal.SIGKILL:
             assert records[-1]["kind"] == "summary"
             assert records[-1]["reason"] == "interrupted"
+            assert records[-1]["detail"] == f"interrupted after {records[-1]['evaluations']} evaluations"
             assert records[-1]["pending"] == 1
             assert "Go on with: zoopt run study.toml --json" in err
             assert "Traceback" not in err
@@ -206,6 +209,7 @@ def test_failures_are_recorded_and_too_many_stop_the_run(folder: Path) -> None:
     assert "exited with code 3" in trials[0]["error"]
     assert "no convergence" in trials[0]["error"]
     assert (summary["reason"], summary["failed"], summary["best"]) == ("max_failures", 3, None)
+    assert summary["detail"] == "3 evaluations have failed (max_failures = 3)"
     assert "trial 0 failed: the command exited with code 3: no convergence" in err
     assert "3 evaluations have failed (max_failures = 3)" in err
     assert "--set study.max_failures=6" in err

@@ -32,6 +32,7 @@ from zoopt.errors import JournalError, ObjectiveError, StudyLocked, StudyMismatc
 
 if TYPE_CHECKING:
     from zoopt.config import StudyConfig
+    from zoopt.stop import Reason
     from zoopt.study import Study, StudyEvent
 
 _FINISHED = ("told", "failed", "lost")
@@ -59,6 +60,7 @@ def run(
     with _interruptible() as interrupted:
         from zoopt.cli.progress import Progress, messages
         from zoopt.config import load
+        from zoopt.stop import Reason
 
         config = load(file, overrides(set_, evaluations=evaluations, parallel=parallel))
         config.check()
@@ -79,14 +81,14 @@ def run(
             progress = Progress(study, study.budget, quiet or bar)
             study.callbacks += [_JsonLines()] if json else []
             study.callbacks.append(lambda study, _: progress.update(study))
-            reason: str | None = None
+            ended: Reason | None = None
             try:
                 with messages(progress.console, quiet, debug), progress.showing(study):
                     study.run(config.evaluator(), **config.run_options())
             except KeyboardInterrupt:
-                reason = "interrupted"
+                ended = Reason("interrupted", f"interrupted after {study.evaluations} evaluations")
             except ObjectiveError as error:
-                _finish(study, config, "max_failures", json, quiet)
+                _finish(study, config, Reason("max_failures", str(error).partition(";")[0]), json, quiet)
                 fail(
                     f"{str(error).rstrip('.')}.\nOnce it is mended, go on with a higher limit: {_again()} --set study.max_failures="
                     f"{study.failures + (config.study.max_failures or 1)}",
@@ -94,11 +96,11 @@ def run(
                 )
             except JournalError as error:
                 fail(f"{error}\nWhat was acknowledged before is recorded; go on with: {_again()}", FAILED)
-            _finish(study, config, reason, json, quiet)
+            _finish(study, config, ended, json, quiet)
             status = study.status
-    if reason is not None:
+    if ended is not None:
         left = f"; {status.pending} that were running will be started again" if status.pending else ""
-        say(f"interrupted after {status.evaluations} evaluations, which are recorded in {config.journal}{left}.\nGo on with: {_again()}")
+        say(f"{ended.detail}, which are recorded in {config.journal}{left}.\nGo on with: {_again()}")
         raise typer.Exit(INTERRUPTED)
     if status.complete == 0:
         fail("no evaluation succeeded; see why with: " + shlex.join(["zoopt", "show", str(file)]), FAILED)
@@ -115,12 +117,10 @@ class _JsonLines:
                     json_line({"kind": "trial", **trial_record(trial)})
 
 
-def _finish(study: Study, config: StudyConfig, reason: str | None, json: bool, quiet: bool) -> None:
-    """The result, on standard output."""
+def _finish(study: Study, config: StudyConfig, ended: Reason | None, json: bool, quiet: bool) -> None:
+    """The result, on standard output. Without ``ended`` a stopping rule holds."""
     status = study.status
     trials = best_trials(study)
-    name = reason or status.reason
-    detail = status.detail if reason is None and status.stop else ""
     if json:
         counts = {k: getattr(status, k) for k in ("evaluations", "complete", "failed", "dropped", "lost", "pending")}
         several = len(study.task.objectives) > 1
@@ -131,16 +131,16 @@ def _finish(study: Study, config: StudyConfig, reason: str | None, json: bool, q
                 "study": study.name,
                 "journal": config.journal,
                 "strategy": config.study.strategy,
-                "reason": name,
-                "detail": detail,
+                "reason": status.reason if ended is None else ended.name,
+                "detail": status.detail if ended is None else ended.detail,
                 **counts,
-                "seconds": round(study.seconds, 3),
+                "session_seconds": round(study.seconds, 3),
                 **result,
             }
         )
         return
-    if detail and not quiet:
-        say(f"stopped: {detail}.")
+    if ended is None and status.stop and not quiet:
+        say(f"stopped: {status.detail}.")
     if trials:
         out().print(best_table(study, trials))
 
