@@ -508,6 +508,10 @@ PARTLY: dict[str, tuple[str, list[str]]] = {  # sentences that another module wr
         SMALL.replace('"random"', '"cma-es"').replace("[study]", '[study]\nobjectives = { a = "minimize", b = "minimize" }'),
         ["study.toml:3:1: study.strategy:", "cma-es", "2", "nsga2"],
     ),
+    "parameter and objective": (
+        SMALL.replace("{x}", "{x} {value}") + 'value = { type = "real", low = 0, high = 1 }\n',
+        ["study.toml:8:1: space.value:", "of a parameter and of an objective", "rename the parameter or the objective"],
+    ),
     "context": (
         SMALL.replace("{x}", "{x} {t}") + 't = { type = "context", variable = { type = "real", low = 0, high = 1 } }\n',
         ["study.toml:8:1: space.t:", "context", "fixed"],

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from zoopt.arguments import check_parameter_names, read_device
 from zoopt.config.faults import ConfigFaults, Fault, Report
 from zoopt.config.fields import CommandTable, PythonTable, StopTable, StudyFile, StudyTable
 from zoopt.config.parts import crosscheck, import_object, read_objective, read_recipe, read_space
@@ -159,8 +160,6 @@ class StudyConfig:
         Raises:
             ConfigFaults: With all that would not work.
         """
-        import torch
-
         from zoopt import evaluate
         from zoopt.drive import examples
         from zoopt.evaluate.evaluator import unfit_signature
@@ -177,6 +176,11 @@ class StudyConfig:
             self.space.sample(1, Random(0))
         except SpaceError as error:
             report.add(("study", "known_constraints"), str(error), value=True)
+        for name in self.space.variables:
+            try:
+                check_parameter_names([name], self.objectives, self.study.constraints)
+            except ConfigError as error:
+                report.add(("space", name), str(error))
         for name in self.space.context:
             report.add(
                 ("space", name),
@@ -204,7 +208,7 @@ class StudyConfig:
             tuple(self.objectives),
             tuple(self.study.constraints),
             deterministic=self.study.deterministic,
-            device=torch.device(self.study.device),
+            device=read_device(self.study.device),
             problem=problem if hasattr(problem, "optimum") else None,
         )
         try:

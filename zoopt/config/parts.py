@@ -91,7 +91,7 @@ def crosscheck(study: StudyTable, stop: StopTable | None, data: Mapping[str, Any
             report.add(where, str(error))
     for name in sorted({name for name in study.constraints if study.constraints.count(name) > 1}):
         report.add(("study", "constraints"), f"{name!r} is listed twice.")
-    if study.device != "cpu":
+    if study.device not in ("cpu", "auto"):
         import torch
 
         try:
