@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -312,6 +313,28 @@ def test_show_tells_of_the_failure_that_came_last(folder: Path) -> None:
     code, out, _ = call("show", "study.toml")
     assert code == 0
     assert "The last failure, trial 0: the latest" in out
+
+
+def test_what_an_objective_prints_does_nothing_to_the_terminal(folder: Path) -> None:
+    """Colours, a window title, a cursor moved up, a backspace and a bell, in errors and in names of metrics."""
+    (folder / "nasty.sh").write_text(
+        r"""
+if [ "$2" = 0 ]; then printf '{"value": 1, "metrics": {"a\\u001b[2Jb": 5}}\n'; exit 0; fi
+printf '\033[31mred\033[0m \033]0;title\007\033[2A\302\2332K over\b\a it\n' >&2
+exit 3
+"""
+    )
+    arguments = ["study.toml", "--set", "objective.command=sh nasty.sh {x} {id}"]
+    code, out, err = call("run", *arguments, "--set", "study.max_failures=2")
+    assert code == 1
+    shown = call("show", "study.toml")
+    jsons = call("run", *arguments, "--set", "study.max_failures=3", "--json")
+    for text in (out, err, *shown[1:], *jsons[1:]):
+        assert not re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text), repr(text)
+    assert "trial 1 failed: the command exited with code 3: red  over it" in err
+    assert "The last failure: the command exited with code 3: red  over it" in err
+    assert "red  over it" in shown[1]
+    assert "ab " in out
 
 
 def test_infeasible_best_trials_are_called_so(folder: Path) -> None:

@@ -6,6 +6,7 @@ import functools
 import json
 import math
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, ParamSpec, TypeVar
@@ -26,6 +27,10 @@ R = TypeVar("R")
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+# Escape sequences as a whole (control sequences, strings such as a window's title, short ones), then what is left of control characters.
+_CONTROLS = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|\x1b[\]PX^_][^\x07\x1b]*(?:\x07|\x1b\\)?|\x1b[ -/]*[0-~]|[\x00-\x08\x0b-\x1f\x7f-\x9f]"
+)
 _WIDE = 1000  # columns where nobody looks: a table in a file or a pipe is not cut
 
 
@@ -43,9 +48,14 @@ def err() -> Console:
     return Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else _WIDE)
 
 
-def say(text: str, style: str = "") -> None:
-    """A line on standard error."""
-    err().print(text, style=style, markup=False, soft_wrap=True)
+def say(text: str, style: str = "", console: Console | None = None) -> None:
+    """A line on standard error, or on another console."""
+    (console or err()).print(printable(text), style=style, markup=False, soft_wrap=True)
+
+
+def printable(text: str) -> str:
+    """A text without what a terminal takes for a command: an objective's message may hold anything."""
+    return _CONTROLS.sub("", text)
 
 
 def fail(message: str, code: int) -> NoReturn:
@@ -82,7 +92,9 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
 
 def json_line(record: Mapping[str, Any]) -> None:
     """One JSON object on a line of standard output, at once."""
-    sys.stdout.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
+    line = json.dumps(plain(record), ensure_ascii=False, allow_nan=False)
+    line = re.sub("[\x7f-\x9f]", lambda control: f"\\u{ord(control[0]):04x}", line)  # which JSON leaves as they are
+    sys.stdout.write(line + "\n")
     sys.stdout.flush()
 
 
@@ -130,7 +142,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
     for k, header in enumerate(headers):
         made.add_column(header, justify="right" if k in right else "left", overflow="fold")
     for row in rows:
-        made.add_row(*(Text(number(cell) if cell is not None else "") for cell in row))
+        made.add_row(*(Text(printable(number(cell)) if cell is not None else "") for cell in row))
     return Group(*([Text(title, style="bold")] if title else []), made, Text())
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, TextIO
 
-from zoopt.cli.output import clock, err, number
+from zoopt.cli.output import clock, err, number, say
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -98,7 +98,7 @@ class Progress:
 
     def _line(self, study: Study) -> None:
         total = "" if self._total is None else f"/{self._total}"
-        self.console.print(", ".join([f"{study.evaluations}{total} evaluations", *self._parts(study)]), markup=False, soft_wrap=True)
+        say(", ".join([f"{study.evaluations}{total} evaluations", *self._parts(study)]), console=self.console)
 
     def _parts(self, study: Study) -> list[str]:
         parts = [text] if (text := self._best(study)) else []
@@ -154,8 +154,7 @@ class _Messages(logging.Handler):
                 return
             if self._failures == _FAILURES_SHOWN:
                 text += " (further failures are counted, not shown)"
-        style = "yellow" if record.levelno >= logging.WARNING else ""
-        self._console.print(text, style=style, markup=False, soft_wrap=True)
+        say(text, "yellow" if record.levelno >= logging.WARNING else "", self._console)
 
 
 @contextmanager
@@ -171,7 +170,7 @@ def messages(console: Console, quiet: bool, debug: bool) -> Iterator[None]:
     ) -> None:
         if category.__module__.partition(".")[0] == "zoopt":
             if not quiet:
-                console.print(str(message), style="yellow", markup=False, soft_wrap=True)
+                say(str(message), "yellow", console)
         elif debug:
             before(message, category, filename, lineno, file, line)
 

@@ -148,4 +148,4 @@ def _last_failure(study: Study) -> None:
     failed = study.last_failure
     if failed is not None:
         error = failed.error or "no reason was given"
-        out().print(f"The last failure, trial {failed.id}: {error.strip()}", style="yellow", markup=False, soft_wrap=True)
+        say(f"The last failure, trial {failed.id}: {error.strip()}", "yellow", out())
