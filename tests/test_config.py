@@ -234,6 +234,29 @@ def test_a_python_function_is_found_beside_the_file(tmp_path: Path) -> None:
         assert best.value == best.params["x"] + 1
 
 
+def test_programs_and_functions_run_in_the_folder_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "sub"
+    folder.mkdir()
+    write(folder, "4.5\n", "scale.txt")
+    write(folder, "def loss(x):\n    return float(open('scale.txt').read())\n", "objective_in_its_folder.py")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(".")  # what is relative to where we are is found from there all the same
+    write(tmp_path, "FACTOR = 2.0\n", "found_from_here.py")
+    write(folder, "import found_from_here\ndef loss(x):\n    return found_from_here.FACTOR\n", "objective_with_a_neighbour.py")
+    for line, value in (
+        ("command = \"sh -c 'cat scale.txt' {x}\"", 4.5),
+        ('python = "objective_in_its_folder:loss"', 4.5),
+        ('python = "objective_with_a_neighbour:loss"', 2.0),
+    ):
+        path = write(folder, SMALL.replace('command = "echo {x}"', line))
+        made = load(path.relative_to(tmp_path), {"study.evaluations": 1, "study.name": line})
+        made.check()
+        with made.make_study() as study:
+            study.run(made.evaluator(), **made.run_options())
+            assert study.best is not None, study.last_failure and study.last_failure.error
+            assert study.best.value == value
+
+
 def test_a_batched_python_function_gets_whole_batches(tmp_path: Path) -> None:
     write(tmp_path, "sizes = []\ndef loss(x):\n    sizes.append(tuple(x.shape))\n    return x.sum(-1)\n", "objective_batched.py")
     text = SMALL.replace('command = "echo {x}"', 'python = "objective_batched:loss"\nbatched = true')

@@ -243,6 +243,14 @@ def test_workers_load_no_torch_and_take_one_thread_unless_told(monkeypatch: pyte
     lean.close()
 
 
+def test_workers_run_where_they_are_told_to(tmp_path: Path) -> None:
+    for cwd, where in ((None, os.getcwd()), (tmp_path, str(tmp_path.resolve()))):
+        with WorkerPool(1, cwd=cwd) as pool:
+            assert pool.submit(os.getcwd).result() == where
+    with pytest.raises(ConfigError, match="there is no such directory"):
+        WorkerPool(1, cwd=tmp_path / "nowhere")
+
+
 def test_closing_kills_what_runs_and_the_evaluator_can_start_again(tmp_path: Path) -> None:
     evaluator = Processes(objective)
     evaluator.start(1)

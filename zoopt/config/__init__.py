@@ -148,6 +148,7 @@ class StudyConfig:
             made = as_evaluator(function, parallel=self.study.parallel, timeout=objective.timeout)
             if isinstance(made, Processes):
                 made.env = {str(k): str(v) for k, v in objective.env.items()}
+                made.cwd = self.folder
             return made
 
     def run_options(self) -> dict[str, Any]:

@@ -130,14 +130,14 @@ class CommandTable(Table):
 
 
 class PythonTable(Table):
-    """An objective computed by a Python function, found from the file's folder."""
+    """An objective computed by a Python function, found from the file's folder, in which its worker processes run."""
 
     python: str = Field(description="'module:function'; called as function(**params), or with an (n, d) tensor when batched.")
     timeout: Duration = Field(default=None, description="For one evaluation: seconds, or a text such as '10m'.")
     env: Annotated[Any, BeforeValidator(_environment), WithJsonSchema({"type": "object"})] = Field(
         default={}, description="Environment variables of the worker processes."
     )
-    batched: bool = Field(default=False, description="Called in this process with points (n, d) in problem units.")
+    batched: bool = Field(default=False, description="Called in this process, wherever it runs, with points (n, d) in problem units.")
 
 
 class RealTable(Table):

@@ -104,8 +104,9 @@ class _Process:
 class _Worker:
     """A lane of the pool: one worker process at a time, started when needed."""
 
-    def __init__(self, env: Mapping[str, str], guard: Guard) -> None:
+    def __init__(self, env: Mapping[str, str], cwd: str | None, guard: Guard) -> None:
         self._env = env
+        self._cwd = cwd
         self._guard = guard
         self._process: _Process | None = None
         self._lock = threading.RLock()  # between starting a process, ending it, and abort from another thread
@@ -151,7 +152,8 @@ class _Worker:
                 stack.callback(os.close, replies_in)
                 log, log_in = os.pipe()
                 stack.callback(os.close, log_in)
-                paths = [os.path.abspath(p) if p == "" else p for p in sys.path if isinstance(p, str)]
+                # Absolute where they are folders: some entries are names that an import hook knows.
+                paths = [os.path.abspath(p) if not p or os.path.exists(p) else p for p in sys.path if isinstance(p, str)]
                 try:
                     os.set_blocking(log, False)
                     popen = subprocess.Popen(
@@ -162,6 +164,7 @@ class _Worker:
                         pass_fds=(replies_in,),
                         start_new_session=True,
                         env=self._env,
+                        cwd=self._cwd,
                         bufsize=0,
                     )
                 except BaseException:
@@ -322,15 +325,26 @@ class WorkerPool(Executor):
         timeout: For each call, seconds or a text such as ``"10m"``; loading the function, with its imports, is not counted.
         env: Environment variables to set in the workers. ``OMP_NUM_THREADS`` is 1 unless it is set here or in the
             environment, so that several workers do not fight over the cores.
+        cwd: Directory in which the workers run; None: the current one.
     """
 
-    def __init__(self, workers: int, *, timeout: float | str | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        workers: int,
+        *,
+        timeout: float | str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ConfigError(f"workers = {workers!r}: a whole number of at least 1 was expected.")
         self.timeout = duration(timeout, "timeout")
         environment = {"OMP_NUM_THREADS": "1", **os.environ, **{k: str(v) for k, v in (env or {}).items()}}
+        folder = None if cwd is None else os.path.abspath(cwd)
+        if folder is not None and not os.path.isdir(folder):
+            raise ConfigError(f"cwd = {folder!r}: there is no such directory.")
         self._guard = Guard()
-        self._lanes: Lanes[_Call] = Lanes(workers, partial(_Worker, environment, self._guard))
+        self._lanes: Lanes[_Call] = Lanes(workers, partial(_Worker, environment, folder, self._guard))
         # Also runs when the interpreter exits, without waiting for what hangs.
         self._finalizer = weakref.finalize(self, _end_pool, self._lanes, self._guard)
 
@@ -384,16 +398,25 @@ class Processes:
             lambda, or come from a notebook: it travels by cloudpickle, once to each worker.
         timeout: For one evaluation, seconds or a text such as ``"10m"``.
         env: Environment variables to set in the workers; see ``WorkerPool``.
+        cwd: Directory in which the workers run; None: the current one.
     """
 
     batched = False
 
-    def __init__(self, function: Callable[..., Any], *, timeout: float | str | None = None, env: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        timeout: float | str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: str | os.PathLike[str] | None = None,
+    ) -> None:
         if not callable(function):
             raise ConfigError(f"{function!r} is not an objective; a function of one trial was expected.")
         self.function = function
         self.timeout = duration(timeout, "timeout")
         self.env = dict(env or {})
+        self.cwd = cwd
         self._pool: WorkerPool | None = None
         self._pickled = b""
 
@@ -406,7 +429,7 @@ class Processes:
         self.close()
         # The function is looked at here, in case the user changed what it refers to since the last run.
         self._pickled = dumps(Objective(self.function))
-        self._pool = WorkerPool(parallel, env=self.env)
+        self._pool = WorkerPool(parallel, env=self.env, cwd=self.cwd)
 
     def submit(self, trial: TrialLike) -> Future[Outcome]:
         """Compute one trial; more than ``parallel`` of them queue."""
