@@ -269,6 +269,9 @@ class Study:
         Raises:
             NotReady: The strategy needs results of pending trials first.
             Exhausted: Nothing is left to propose.
+            FeedbackError: n is no whole number of at least 1.
+            SpaceError: The context is none of this space, or no point can be in it.
+            ConfigError: The lease is no duration.
         """
         with self._lock:
             if not self._ready:
