@@ -272,22 +272,34 @@ def test_closing_kills_what_runs_cancels_the_rest_and_can_be_followed_by_a_new_s
     assert run(command, trial(x=2))[0].values == 5.0
 
 
+def test_what_a_program_leaves_in_a_session_of_its_own_ends_when_the_run_does(tmp_path: Path) -> None:
+    command = sh("setsid sleep 600 & echo $! > child; sleep 600 & echo $! > other; echo 3", cwd=tmp_path)
+    command.start(1)
+    assert command.submit(trial()).result(60).values == 3.0
+    child = pid_in(tmp_path / "child")
+    other = pid_in(tmp_path / "other")
+    assert until(lambda: not alive(other))
+    assert alive(child)
+    command.close()
+    assert until(lambda: not alive(child))
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = f"""
 from types import SimpleNamespace
 from zoopt.evaluate import Command
-command = Command("echo $$ > pid; sleep 600 & echo $! > child; wait", shell=True, cwd={str(tmp_path)!r})
+command = Command("setsid sleep 600 & echo $! > apart; sleep 600 & echo $! > child; echo $$ > pid; wait", shell=True, cwd={str(tmp_path)!r})
 command.start(1)
 command.submit(SimpleNamespace(id=0, params={{}})).result()
 """
     parent = subprocess.Popen([PY, "-c", script], stderr=subprocess.DEVNULL)
     try:
-        pid, child = pid_in(tmp_path / "pid"), pid_in(tmp_path / "child")
+        pid, child, apart = (pid_in(tmp_path / name) for name in ("pid", "child", "apart"))
         helpers = [int(p) for p in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
         parent.send_signal(number)
         parent.wait(60)
-        assert until(lambda: not any(alive(p) for p in (pid, child, *helpers)))
+        assert until(lambda: not any(alive(p) for p in (pid, child, apart, *helpers)))
     finally:
         parent.kill()
         parent.wait()

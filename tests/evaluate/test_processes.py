@@ -93,6 +93,12 @@ def objective(how: str, x: Any = 1.0, path: str = "") -> Any:
         print("hanging on", file=sys.stderr, flush=True)
         while True:
             time.sleep(1)
+    if how == "daemon":
+        daemon = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(600)"], start_new_session=True)
+        Path(path).write_text(f"{os.getpid()} {daemon.pid}\n")
+        while x > 1:
+            time.sleep(1)
+        return x
     if how == "fork and die":
         child_pid = os.fork()  # the child holds every pipe of the worker open
         if child_pid == 0:
@@ -274,7 +280,7 @@ sys.path.insert(0, {folder!r})
 from {module} import objective
 from zoopt.evaluate import Processes
 evaluator = Processes(objective)
-evaluator.start(3)
+evaluator.start(4)
 futures = [evaluator.submit(SimpleNamespace(id=0, params=params)) for params in {params!r}]
 [future.result() for future in futures]
 """
@@ -282,17 +288,68 @@ futures = [evaluator.submit(SimpleNamespace(id=0, params=params)) for params in 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_nothing_outlives_the_parent(tmp_path: Path, number: signal.Signals) -> None:
-    paths = [tmp_path / "hang", tmp_path / "stuck"]
-    params = [{"how": "hang", "path": str(paths[0])}, {"how": "stuck", "path": str(paths[1])}, {"how": "value"}]
+    paths = [tmp_path / "hang", tmp_path / "stuck", tmp_path / "daemon"]
+    params = [
+        {"how": "hang", "path": str(paths[0])},
+        {"how": "stuck", "path": str(paths[1])},
+        {"how": "daemon", "path": str(paths[2]), "x": 2.0},
+        {"how": "value"},
+    ]
     script = PARENT.format(folder=str(Path(__file__).parent), module=Path(__file__).stem, params=params)
     parent = subprocess.Popen([sys.executable, "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     try:
-        pids = read_pids(paths[0], 2) + read_pids(paths[1], 1)
+        pids = read_pids(paths[0], 2) + read_pids(paths[1], 1) + read_pids(paths[2], 2)
         children = [int(p) for p in Path(f"/proc/{parent.pid}/task/{parent.pid}/children").read_text().split()]
         assert all(alive(pid) for pid in pids)
         parent.send_signal(number)
         parent.wait(60)
         assert gone(*pids, *children)  # workers, their children, and the helper
+    finally:
+        parent.kill()
+        parent.wait()
+
+
+def test_what_an_objective_leaves_in_a_session_of_its_own_ends_with_the_evaluator(tmp_path: Path) -> None:
+    evaluator = Processes(objective)
+    evaluator.start(1)
+    assert evaluator.submit(trial(how="daemon", path=str(tmp_path / "daemon"))).result(60).values == 1.0
+    worker, daemon = read_pids(tmp_path / "daemon", 2)
+    assert alive(daemon)
+    evaluator.close()
+    assert gone(worker, daemon)
+
+
+NESTED = """
+import subprocess, sys
+from pathlib import Path
+from types import SimpleNamespace
+from zoopt.evaluate import Command, Processes
+
+def inner(x):
+    import os, subprocess, time
+    child = subprocess.Popen(["sleep", "600"], start_new_session=True)
+    Path({path!r}).write_text(f"{{os.getpid()}} {{child.pid}}\\n")
+    time.sleep(600)
+
+def outer(x):
+    evaluator = Processes(inner)
+    evaluator.start(1)
+    return evaluator.submit(SimpleNamespace(id=0, params={{"x": x}})).result().values
+
+evaluator = Processes(outer)
+evaluator.start(1)
+evaluator.submit(SimpleNamespace(id=0, params={{"x": 1.0}})).result()
+"""
+
+
+def test_a_study_inside_an_objective_does_not_outlive_the_parent_either(tmp_path: Path) -> None:
+    path = tmp_path / "pids"
+    parent = subprocess.Popen([sys.executable, "-c", NESTED.format(path=str(path))], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        pids = read_pids(path, 2)
+        parent.kill()
+        parent.wait(60)
+        assert gone(*pids)
     finally:
         parent.kill()
         parent.wait()

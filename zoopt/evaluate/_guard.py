@@ -5,8 +5,8 @@ they would also live on when this process is killed. A small helper process hold
 closes, because this process closed it or because it is no more, the helper kills the process groups that are still on its
 list. That works whatever the evaluation is doing then, which a thread inside it could not promise.
 
-A process that was started a moment before our death is not on the list yet. It carries a mark in its environment, by which the
-helper finds it where there is a ``/proc``.
+A process that was started a moment before our death is not on the list yet, and one that an evaluation put into a session of
+its own never will be. They carry a mark in their environment, by which the helper finds them where there is a ``/proc``.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ import subprocess
 import sys
 import threading
 import uuid
+
+_VARIABLE = "ZOOPT_GUARD"
 
 # select with a timeout and not a plain read: a process forked from ours may hold the pipe open after our death.
 _SCRIPT = """
@@ -43,24 +45,24 @@ def marked():
     for pid in filter(str.isdigit, os.listdir("/proc") if os.path.isdir("/proc") else ()):
         try:
             with open(f"/proc/{pid}/environ", "rb") as file:
-                if mark in file.read().split(b"\\0"):
+                if mark in file.read():
                     found.add(os.getpgid(int(pid)))
         except OSError:
             pass
     return found
 
-quiet = 3 if closed else 0
-while True:
+looks = 1 if closed else 3  # a process that was being started may need a moment until its environment can be read
+while looks:
     for group in groups:
         try:
             os.killpg(group, signal.SIGKILL)
         except OSError:
             pass
-    if quiet == 3:
-        break
-    groups = marked()  # a process that was being started may need a moment until its environment can be read
-    quiet = 0 if groups else quiet + 1
-    time.sleep(0.1)
+    groups = marked()
+    if not groups:
+        looks -= 1
+    if looks:
+        time.sleep(0.1)
 """
 
 
@@ -68,14 +70,16 @@ class Guard:
     """A helper process that kills listed process groups when this process ends.
 
     Attributes:
-        mark: A variable for the environment of guarded processes, by which they are found before they are on the list.
+        mark: A variable for the environment of guarded processes, by which they are found where they are not on the list. It holds
+            the marks of the guards above too: what an evaluation inside an evaluation starts is theirs as well.
     """
 
     def __init__(self) -> None:
-        self.mark = {"ZOOPT_GUARD": uuid.uuid4().hex}
+        mark = uuid.uuid4().hex
+        self.mark = {_VARIABLE: f"{os.environ.get(_VARIABLE, '')} {mark}".strip()}
         self._lock = threading.RLock()  # re-entrant: a pool may be collected as garbage at any moment
         self._process = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(os.getpid()), "=".join(*self.mark.items())],
+            [sys.executable, "-I", "-S", "-c", _SCRIPT, str(os.getpid()), mark],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

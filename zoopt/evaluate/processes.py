@@ -339,11 +339,11 @@ class WorkerPool(Executor):
         if isinstance(workers, bool) or not isinstance(workers, int) or workers < 1:
             raise ConfigError(f"workers = {workers!r}: a whole number of at least 1 was expected.")
         self.timeout = duration(timeout, "timeout")
-        environment = {"OMP_NUM_THREADS": "1", **os.environ, **{k: str(v) for k, v in (env or {}).items()}}
         folder = None if cwd is None else os.path.abspath(cwd)
         if folder is not None and not os.path.isdir(folder):
             raise ConfigError(f"cwd = {folder!r}: there is no such directory.")
         self._guard = Guard()
+        environment = {"OMP_NUM_THREADS": "1", **os.environ, **{k: str(v) for k, v in (env or {}).items()}, **self._guard.mark}
         self._lanes: Lanes[_Call] = Lanes(workers, partial(_Worker, environment, folder, self._guard))
         # Also runs when the interpreter exits, without waiting for what hangs.
         self._finalizer = weakref.finalize(self, _end_pool, self._lanes, self._guard)
