@@ -18,8 +18,10 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import FrameType
 from typing import Any
 from zlib import crc32
 
@@ -28,11 +30,13 @@ import pytest
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool
 
-from zoopt.errors import ConfigError, JournalError, LeaseLost, StudyLocked
+from zoopt import Real, Study
+from zoopt.errors import ConfigError, ConnectionLost, JournalError, LeaseLost, StudyLocked
 from zoopt.journal import OPENED, Event, Journal, Owner, StudyLog, decode
 from zoopt.journal.lease import _process
 from zoopt.journal.schema import SCHEMA
 
+BOX = {"x": Real(0, 1), "y": Real(0, 1)}
 TOLD = np.dtype([("id", "<i8"), ("values", "<f8", (2,))])
 ASKED = np.dtype([("id", "<i8"), ("x", "<f4", (3,)), ("flag", "?"), ("tag", "S5")])
 
@@ -766,6 +770,62 @@ def test_an_interrupted_append_is_recorded_once_or_not_at_all(log: StudyLog, add
         assert log.append("told", told(2), dtype=TOLD) == recorded + 1
 
 
+def interrupted(call: Callable[[], Any], line: int) -> bool:
+    """Whether a call was interrupted before the given line of the journal's code that it runs through, counted from 0."""
+    seen = 0
+
+    def local(frame: FrameType, event: str, _: Any) -> Any:
+        nonlocal seen
+        if event == "line":
+            seen += 1
+            if seen > line:
+                raise KeyboardInterrupt
+        return local
+
+    def trace(frame: FrameType, event: str, _: Any) -> Any:
+        return local if "zoopt/journal/" in frame.f_code.co_filename else None
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        call()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.settrace(before)
+    return False
+
+
+@pytest.mark.parametrize("what", ["synced", "not synced", "together", "read"])
+def test_an_interrupt_before_any_line_leaves_an_event_recorded_once_or_not_at_all(log: StudyLog, address: str, what: str) -> None:
+    def together() -> None:
+        with log.transaction() as t:
+            t.append("told", told(1), dtype=TOLD)
+            t.append("told", told(1), dtype=TOLD, snapshot=b"state")
+
+    calls: dict[str, Callable[[], Any]] = {
+        "synced": lambda: log.append("told", told(1), dtype=TOLD),
+        "not synced": lambda: log.append("told", told(1), dtype=TOLD, sync=False),
+        "together": together,
+        "read": lambda: log.events(after=log.last - 1),
+    }
+    at_most = {"synced": 1, "not synced": 1, "together": 2, "read": 0}[what]
+    recorded = set()
+    for line in range(1000):
+        before = log.append("told", told(0), dtype=TOLD)
+        stopped = interrupted(calls[what], line)
+        last = log.last
+        assert last - before in (0, at_most)
+        recorded.add(last - before)
+        assert log.append("told", told(2), dtype=TOLD) == last + 1
+        assert [e.seq for e in log.events(after=before - 1)] == list(range(before, last + 2))
+        execute(address, "UPDATE studies SET created = 0")  # no transaction is left open
+        if not stopped:
+            break
+    assert recorded == {0, at_most}
+    assert line > 10
+
+
 def test_bytes_that_have_changed_are_noticed(log: StudyLog, address: str) -> None:
     for i in range(6):
         log.append("told", told(i), dtype=TOLD, note={"i": i})
@@ -976,22 +1036,274 @@ def test_a_lost_connection_is_made_again_and_every_event_recorded_once(postgres_
         assert journal.synced
 
 
+def lose(address: str, after: int) -> None:
+    """What a crash of the server does to events that it had not synced."""
+    execute(address, "DELETE FROM snapshots WHERE seq > %s", after)
+    execute(address, "DELETE FROM events WHERE seq > %s", after)
+    execute(address, "DELETE FROM layouts WHERE id NOT IN (SELECT layout FROM events WHERE layout IS NOT NULL)")
+    execute(address, HANG_UP)
+
+
 @pytest.mark.postgres
-@pytest.mark.parametrize("read", [False, True])
-def test_events_that_the_server_has_lost_stop_the_log(postgres_database: str, read: bool) -> None:
+@pytest.mark.parametrize("first", ["append", "read", "snapshot", "last"])
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_events_that_the_server_had_not_synced_are_written_again(postgres_database: str, after: int, first: str) -> None:
+    asked = np.random.default_rng(0).bytes(ASKED.itemsize)
     with Journal(postgres_database) as journal:
         log = journal.study("svm", create={})
         log.acquire()
         log.append("told", told(0), dtype=TOLD)
-        log.append("asked", sync=False)
-        execute(postgres_database, "DELETE FROM events WHERE seq = 1")  # as after a crash of the server
-        execute(postgres_database, HANG_UP)
+        log.append("asked", asked, dtype=ASKED, sync=False, asked=1, remaining=7)
+        with log.transaction(sync=False) as t:
+            t.append("reported", note={"step": 1})
+            t.append("reported", bytes(8), dtype=np.dtype("<f8"), snapshot=b"state")
+        log.append("asked", asked, dtype=ASKED, sync=False)
+        before = log.events()
+        for _ in range(2):  # a crash seldom comes alone
+            lose(postgres_database, after)
+            if first == "read":
+                assert log.events() == before
+            elif first == "snapshot":
+                assert log.snapshot() == (3, b"state")
+            elif first == "last":
+                assert log.last == 4
+        assert log.append("told", told(1), dtype=TOLD) == 5
+        assert log.events()[:5] == before[:]
+        assert log.events()[5].body == told(1)
+        assert log.snapshot() == (3, b"state")
+    with Journal(postgres_database, read_only=True) as journal:
+        assert journal.study("svm").events()[:5] == before[:]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("durability", ["full", "process"])
+@pytest.mark.parametrize("read", [False, True])
+def test_synced_events_that_the_server_has_lost_stop_the_log(
+    postgres_database: str, read: bool, durability: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Journal(postgres_database, durability=durability) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+        if durability == "process":  # nothing is synced: as much is kept as may be
+            monkeypatch.setattr("zoopt.journal.log._KEPT", 4000)
+            for i in range(1, 20):
+                log.append("told", told(i), dtype=TOLD)
+        else:
+            log.append("told", told(1), dtype=TOLD)
+            log.append("asked", sync=False)
+        lose(postgres_database, 0)
         if read:  # the new connection is made by a reader
             assert len(log.events()) == 1
         for _ in range(2):
             with pytest.raises(JournalError, match="open the study again"):
                 log.append("told", told(1), dtype=TOLD)
         assert [e.seq for e in log.events()] == [0]
+
+
+class Line:
+    """A way to a PostgreSQL server that can be cut, at once or when a certain answer is on its way."""
+
+    def __init__(self, address: str) -> None:
+        self.server = Path(address.partition("host=")[2]) / ".s.PGSQL.5432"
+        self.folder = Path(tempfile.mkdtemp(prefix="zoopt-line-", dir="/tmp"))  # a socket's path must be short
+        self.address = address.replace(str(self.server.parent), str(self.folder))
+        self.ends: list[socket.socket] = []
+        self.cut_answer = b""
+        self.open()
+
+    def open(self) -> None:
+        self.listener = socket.socket(socket.AF_UNIX)
+        self.listener.bind(str(self.folder / self.server.name))
+        self.listener.listen()
+        threading.Thread(target=self.accept, args=(self.listener,), daemon=True).start()
+
+    def accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                near, _ = listener.accept()
+            except OSError:
+                return
+            far = socket.socket(socket.AF_UNIX)
+            far.connect(str(self.server))
+            self.ends += [near, far]
+            threading.Thread(target=self.carry, args=(near, far, False), daemon=True).start()
+            threading.Thread(target=self.carry, args=(far, near, True), daemon=True).start()
+
+    def carry(self, source: socket.socket, target: socket.socket, answers: bool) -> None:
+        try:
+            while data := source.recv(65536):
+                if answers and self.cut_answer and self.cut_answer in data:
+                    self.cut()
+                    return
+                target.sendall(data)
+        except OSError:
+            pass
+        finally:
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_RDWR)
+
+    def cut(self) -> None:
+        self.cut_answer = b""
+        if (self.folder / self.server.name).exists():
+            (self.folder / self.server.name).unlink()
+            self.listener.shutdown(socket.SHUT_RDWR)
+            self.listener.close()
+        for end in self.ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        self.ends.clear()
+
+
+@pytest.fixture
+def line(postgres_database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Line]:
+    monkeypatch.setattr("zoopt.journal.log._PAUSES", (0.01,))
+    line = Line(postgres_database)
+    yield line
+    line.cut()
+    shutil.rmtree(line.folder)
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize("recorded", [False, True])
+@pytest.mark.parametrize("first", ["append", "read"])
+def test_after_an_outage_the_log_goes_on(line: Line, recorded: bool, together: bool, first: str) -> None:
+    with Journal(line.address) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+
+        def write() -> None:
+            with log.transaction() as t:
+                for _ in range(2 if together else 1):
+                    t.append("told", bytes(8), dtype=np.dtype("<f8"))
+
+        if recorded:
+            line.cut_answer = b"COMMIT\0"
+        else:
+            line.cut()
+        with pytest.raises(ConnectionLost, match="it is not known whether that was recorded.*telling a trial again is safe"):
+            write()
+        for _ in range(2):
+            with pytest.raises(JournalError, match="does not answer"):
+                log.append("told", told(1), dtype=TOLD)
+            with pytest.raises(JournalError, match="does not answer"):
+                log.events()
+        line.open()
+        last = (2 if together else 1) if recorded else 0
+        if first == "read":
+            assert [e.seq for e in log.events()] == list(range(last + 1))
+            assert log.last == last
+        write()
+        assert log.append("told", told(1), dtype=TOLD) == log.last
+        assert [e.seq for e in log.events()] == list(range(last + (4 if together else 3)))
+        assert OPENED not in [e.kind for e in log.events()]
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("what", ["down", "answer lost", "ask lost"])
+def test_after_an_outage_a_study_goes_on_as_if_nothing_had_been(line: Line, postgres_database: str, what: str) -> None:
+    s, never = Study(BOX, "cma-es", journal=line.address, seed=1), Study(BOX, "cma-es", seed=1)
+    for study in (s, never):
+        for k in range(9):
+            study.tell(study.ask(), float(k))
+    out = s.ask(), never.ask()
+    if what == "ask lost":
+        ((last,),) = execute(postgres_database, "SELECT max(seq) FROM events")
+        lose(postgres_database, last - 1)
+        s.tell(out[0], 0.5)
+    else:
+        if what == "down":
+            line.cut()
+        else:
+            line.cut_answer = b"INSERT 0 1\0"
+        with pytest.raises(ConnectionLost, match="telling a trial again is safe"):
+            s.tell(out[0], 0.5)
+        with pytest.raises(JournalError, match="does not answer"):
+            s.ask()
+        assert s.best is not None  # what is known can be read
+        line.open()
+        s.tell(out[0], 0.5)
+    never.tell(out[1], 0.5)
+    assert s.status == never.status
+    assert s.ask(4).params == never.ask(4).params
+    s.close()
+    again = Study(BOX, "cma-es", journal=postgres_database)
+    assert again.history()["x"].tolist() == never.history()["x"].tolist()
+    assert again.status == never.status
+    again.close()
+
+
+@pytest.mark.postgres
+def test_who_was_taken_over_during_an_outage_writes_nothing_more(line: Line, postgres_database: str) -> None:
+    with Journal(line.address) as journal, Journal(postgres_database) as other:
+        log, new = journal.study("svm", create={}), other.study("svm")
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+        line.cut()
+        with pytest.raises(ConnectionLost):
+            log.append("told", told(1), dtype=TOLD)
+        execute(postgres_database, "UPDATE studies SET lease_until = 0")
+        new.acquire()
+        line.open()
+        for _ in range(2):
+            with pytest.raises(LeaseLost, match="has taken over"):
+                log.append("told", told(1), dtype=TOLD)
+        assert new.append("told", told(2), dtype=TOLD) == 2
+
+
+@pytest.mark.postgres
+def test_a_lease_that_ran_out_during_an_outage_is_renewed(line: Line, postgres_database: str) -> None:
+    with Journal(line.address) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        line.cut()
+        with pytest.raises(ConnectionLost):
+            log.append("told", told(0), dtype=TOLD)
+        execute(postgres_database, "UPDATE studies SET lease_until = 0")
+        line.open()
+        assert log.append("told", told(0), dtype=TOLD) == 0
+        assert log.driver is not None
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("how", ["close", "collect"])
+def test_a_lease_that_could_not_be_given_back_does_not_stop_this_process(line: Line, how: str) -> None:
+    journal = Journal(line.address)
+    log = journal.study("svm", create={})
+    log.acquire()
+    line.cut()
+    with pytest.raises(ConnectionLost):
+        log.append("told", told(0), dtype=TOLD)
+    if how == "close":
+        journal.close()
+    else:
+        del journal, log
+        gc.collect()
+    line.open()
+    with Journal(line.address) as journal:
+        log = journal.study("svm")
+        log.acquire()
+        assert log.append("told", told(0), dtype=TOLD) >= 0
+
+
+@pytest.mark.postgres
+def test_a_lost_log_that_is_closed_later_gives_its_lease_back(line: Line, postgres_database: str, child: Callable[..., Child]) -> None:
+    with Journal(line.address) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+        lose(postgres_database, -1)
+        with pytest.raises(JournalError, match="open the study again"):
+            log.append("told", told(1), dtype=TOLD)
+
+    def drive(send: Callable[[Any], None]) -> None:
+        with Journal(postgres_database) as journal:
+            journal.study("svm").acquire()
+            send("acquired")
+
+    assert child(drive).all() == ["acquired"]
 
 
 @pytest.mark.postgres
@@ -1075,6 +1387,31 @@ def test_a_full_disk_costs_nothing_that_was_acknowledged(tmp_path: Path, child: 
         events = journal.study("svm").events()
     assert len(events) == received[-1][0] + 1
     assert all(e.body == told(e.seq) for e in events)
+
+
+def test_a_lease_that_a_full_disk_kept_does_not_stop_this_process(tmp_path: Path, child: Callable[..., Child]) -> None:
+    path = tmp_path / "study.db"
+
+    def fill(send: Callable[[Any], None]) -> None:
+        _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        with Journal(path) as reader:  # holds the -wal file, which would shrink otherwise
+            journal = Journal(path)
+            log = journal.study("svm", create={})
+            log.acquire()
+            seq = log.append("told", told(0), dtype=TOLD)
+            resource.setrlimit(resource.RLIMIT_FSIZE, (Path(f"{path}-wal").stat().st_size, hard))
+            with pytest.raises(JournalError, match="full"):
+                log.append("told", told(1), dtype=TOLD)
+            log.close()
+            assert reader.study("svm").driver is None  # as this process knows
+            assert execute(f"sqlite:///{path}", "SELECT lease_owner FROM studies") != [("",)]  # as others see it
+            resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+            again = reader.study("svm")
+            again.acquire()
+            send([seq, again.append("told", told(1), dtype=TOLD)])
+            journal.close()
+
+    assert child(fill).all() == [[0, 2]]
 
 
 @pytest.mark.parametrize("folder", [0o555, 0o755])

@@ -82,6 +82,13 @@ class JournalError(ZooptError, RuntimeError):
     """The journal cannot be read or written; nothing was overwritten."""
 
 
+class ConnectionLost(JournalError):
+    """The connection to the journal's server ended in the midst of a statement; whether that was carried out is not known.
+
+    Nothing is lost by trying again: the next call connects anew, and goes on from what is recorded.
+    """
+
+
 class StudyLocked(JournalError):
     """Another live process drives this study."""
 

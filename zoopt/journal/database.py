@@ -24,7 +24,7 @@ from sqlalchemy import URL, Connection, CursorResult, Executable, create_engine,
 from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
 from sqlalchemy.pool import NullPool
 
-from zoopt.errors import ConfigError, JournalError
+from zoopt.errors import ConfigError, ConnectionLost, JournalError
 from zoopt.journal import schema
 
 Durability = Literal["full", "process"]
@@ -36,10 +36,6 @@ _SYNCHRONOUS = {
 }
 _NO_DRIVER = "a journal on PostgreSQL needs psycopg: pip install 'zoopt-toolkit[postgres]'."
 _BEGIN = {"sqlite": "BEGIN IMMEDIATE", "postgresql": "BEGIN"}
-
-
-class ConnectionLost(JournalError):
-    """The connection ended in the midst of a statement; whether that was carried out is not known."""
 
 
 class _File(sqlite3.Connection):
@@ -82,7 +78,7 @@ class Database:
         self.read_only = read_only
         self.pid = os.getpid()
         self.epoch = 0  # goes up whenever the connection is given up
-        self._full = durability == "full"
+        self.full = durability == "full"
         self._immutable = False
         self._connection: Connection | None = None
         self._driver: Any = None  # what is behind the connection
@@ -91,9 +87,11 @@ class Database:
         self._begun = False  # within transaction()
         url = _parse(address)
         self.path: Path | None = None
+        self.outlived = True  # whether the database may crash, and lose what was not synced, while this process lives on
         if url.get_backend_name() == "sqlite":
             self.path = _path(url)
             self.label = str(url.database)
+            self.outlived = False
             if read_only and not self.path.exists():
                 raise JournalError(f"there is no journal {self.label}. Check the path, or run the study first.")
             _check_path(self.path, self.label)
@@ -142,7 +140,10 @@ class Database:
         except DBAPIError as error:
             if error.connection_invalidated:
                 self._drop()
-                raise ConnectionLost(f"the connection to {self.label} was lost ({_first_line(error.orig)}).") from error
+                raise ConnectionLost(
+                    f"the connection to {self.label} was lost ({_first_line(error.orig)}), and it is not known whether the last statement "
+                    "was carried out. The next call connects again; trying again does no harm."
+                ) from error
             raise self.error(error.orig or error) from error
         except (SQLAlchemyError, UnicodeDecodeError) as error:
             raise self.error(error) from error
@@ -181,9 +182,9 @@ class Database:
         """Everything within is written together or not at all."""
         with self.lock:
             self.synchronous(sync)
-            self.run(_BEGIN[self.dialect])
-            self._begun = True
             try:
+                self._begun = True
+                self.run(_BEGIN[self.dialect])
                 yield
                 self.run("COMMIT")
             except BaseException:
@@ -194,7 +195,7 @@ class Database:
 
     def synchronous(self, sync: bool) -> None:
         """Have the following commits wait for the disk, or not; at durability "process" they never do."""
-        wanted = sync and self._full
+        wanted = sync and self.full
         if wanted is self._synced:
             return
         statement = _SYNCHRONOUS[self.dialect][wanted]
@@ -244,7 +245,7 @@ class Database:
         self._file = self._driver if isinstance(self._driver, sqlite3.Connection) else None
         if self.dialect == "postgresql" and self.read_only:
             connection.exec_driver_sql("SET default_transaction_read_only TO on")
-        if self.dialect == "sqlite" and self._full:
+        if self.dialect == "sqlite" and self.full:
             connection.exec_driver_sql("PRAGMA fullfsync=ON")  # macOS: through the drive's own cache; nothing elsewhere
         return connection
 
@@ -272,8 +273,10 @@ class Database:
         if self._connection is not None:
             try:
                 self._connection.exec_driver_sql("ROLLBACK")
-            except SQLAlchemyError:  # SQLite has already done so after some errors; a new connection leaves no doubt
-                self._drop()
+            except BaseException as error:
+                self._drop()  # a new connection leaves no doubt
+                if not isinstance(error, SQLAlchemyError):  # SQLite has already done so after some errors
+                    raise
 
     def _compile(self, construct: Executable) -> _Statement:
         compiled: Any = construct.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
@@ -382,7 +385,7 @@ class Database:
         name = self.label
         if code.startswith("SQLITE_READONLY") or code in ("25006", "42501"):
             sentence = f"the journal {name} may not be written ({detail}). Give it write permission, or look at it with read_only=True."
-        elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "53")):
+        elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "53100")):
             sentence = (
                 f"the disk of the journal {name} is full or failing ({detail}{self._room()}). "
                 "What was being recorded is not; make room and go on."

@@ -15,6 +15,8 @@ from pathlib import Path
 
 logger = logging.getLogger("zoopt.journal")
 
+_ended: set[str] = set()  # tokens of leases that this process no longer drives under and may not have been able to give back
+
 
 @dataclass(frozen=True, slots=True)
 class Owner:
@@ -60,7 +62,9 @@ class Owner:
 
     @property
     def dead(self) -> bool:
-        """Whether its process is known to be gone; False when that cannot be known from here."""
+        """Whether it is known to drive no longer, as when its process is gone; False when that cannot be known from here."""
+        if self.token in _ended:
+            return True
         if not self.here_too or os.name == "nt":  # on Windows os.kill(pid, 0) would not ask but act
             return False
         if self.start:
@@ -90,20 +94,26 @@ def _process(pid: int) -> tuple[bool, str]:
     return fields[0] not in "ZXx", fields[19]
 
 
+def give_up(token: str) -> None:
+    """Nobody drives under a lease any more, whether it can be given back or not."""
+    _ended.add(token)
+
+
 class Heartbeat(threading.Thread):
     """Renews a lease until it is stopped or finds it gone.
 
     It holds no reference to the study's log, so that a log nobody uses any more can be collected and its lease given back.
 
     Args:
+        token: Of the lease.
         renew: Renews the lease on a connection of its own; 0 when it is no longer ours.
         release: Gives the lease back on a connection of its own.
         interval: Seconds between two renewals.
     """
 
-    def __init__(self, renew: Callable[[], int], release: Callable[[], int], interval: float) -> None:
+    def __init__(self, token: str, renew: Callable[[], int], release: Callable[[], int], interval: float) -> None:
         super().__init__(name="zoopt-lease", daemon=True)
-        self._renew, self._release, self._interval = renew, release, interval
+        self._token, self._renew, self._release, self._interval = token, renew, release, interval
         self._stopped = threading.Event()
         self._releasing = False
         self.lost = False
@@ -120,11 +130,20 @@ class Heartbeat(threading.Thread):
         if self._releasing:
             try:
                 self._release()
+                self.given_back()
             except Exception as error:
                 logger.warning("the lease of a study could not be given back: %s", error)
 
+    def given_back(self) -> None:
+        """The lease is no longer recorded."""
+        _ended.discard(self._token)
+
     def stop(self, *, release: bool, wait: float) -> None:
-        """End the thread; it gives the lease back first if ``release``, for which at most ``wait`` seconds are waited."""
+        """End the thread; it gives the lease back first if ``release``, for which at most ``wait`` seconds are waited.
+
+        Nobody may drive under the lease from now on.
+        """
+        give_up(self._token)
         if not self.is_alive():  # as in a forked child, where its lock may be held for ever
             return
         self._releasing = release

@@ -8,18 +8,18 @@ import logging
 import os
 import time
 import weakref
-from collections.abc import Callable, Iterator, Mapping
+from collections import deque
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 from zlib import crc32
 
 from sqlalchemy.exc import IntegrityError
 
-from zoopt.errors import JournalError, LeaseLost, StudyLocked
-from zoopt.journal.database import ConnectionLost
+from zoopt.errors import ConnectionLost, JournalError, LeaseLost, StudyLocked
 from zoopt.journal.events import Dtype, Events, bound, checksum, damaged, dtype_to_spec, spec_to_dtype, to_json
-from zoopt.journal.lease import Heartbeat, Owner
+from zoopt.journal.lease import Heartbeat, Owner, give_up
 
 if TYPE_CHECKING:
     from zoopt.journal import Journal
@@ -28,8 +28,32 @@ OPENED = "opened"
 """Kind of the event that a log appends when it takes over the lease of a driver which did not give it back."""
 
 _ALL = 2**62
-_WENT_BACK = "the events in the database are not those that this log left there (was it restarted?); open the study again"
+_PAUSES = (0.1, 0.4, 1.0, 2.0, 4.0)  # seconds between the tries to reach a server that is perhaps starting again
+_KEPT = 2**23  # bytes of events that are kept for the case that the server loses them
 logger = logging.getLogger("zoopt.journal")
+
+
+class _Write(NamedTuple):
+    """Events that are recorded together or not at all, and what goes with them."""
+
+    rows: list[tuple[Any, ...]]
+    layouts: Mapping[Dtype, int]
+    snapshots: list[tuple[int, bytes]]
+
+    @property
+    def first(self) -> int:
+        """Number of the first event."""
+        return int(self.rows[0][1])
+
+    @property
+    def last(self) -> int:
+        """Number of the last event."""
+        return int(self.rows[-1][1])
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it takes."""
+        return sum(500 + len(row[8] or b"") + len(row[9] or "") for row in self.rows) + sum(len(body) for _, body in self.snapshots)
 
 
 class StudyLog:
@@ -54,12 +78,16 @@ class StudyLog:
         self._recent: tuple[Dtype | None, int | None] = (None, None)  # the dtype of the last event, found without hashing it
         self._next = 0  # sequence number of the next event, while driving
         self._owner: str | None = None  # the lease as recorded, while driving
+        self._taken: str | None = None  # the same until it is given back, which may be later
         self._heartbeat: Heartbeat | None = None
         self._abandoned: weakref.finalize[Any, Any] | None = None
         self._ended = "open the study again and acquire() it"  # why nothing can be appended while not driving
         self._lost = False
         self._epoch = 0  # of the database's connection at the last event
         self._batch = False  # within transaction()
+        self._doubt: tuple[_Write, bool] | None = None  # a write of which is not known whether it was recorded, and whether synced
+        self._unsynced: deque[_Write] = deque()  # recorded, and lost should the server crash now
+        self._unsynced_size = 0
 
     # Reading
 
@@ -72,9 +100,9 @@ class StudyLog:
     @property
     def last(self) -> int:
         """Sequence number of the last event, -1 when there is none. After an interrupted write it tells whether that was recorded."""
-        if self._owner is not None:
-            return self._next - 1
-        return self._last()
+        with self._database.lock:
+            self._settle()
+            return self._last() if self._owner is None else self._next - 1
 
     @property
     def driver(self) -> Owner | None:
@@ -95,7 +123,7 @@ class StudyLog:
         collecting = gc.isenabled()
         gc.disable()  # a hundred thousand tuples would be walked again and again, and cannot form a cycle
         try:
-            rows = self._database.fetch("events", study=self._study, after=after, until=until)
+            rows = self._fetch("events", study=self._study, after=after, until=until)
             try:
                 bad = damaged(rows)
             except (AttributeError, TypeError):  # a column of another type
@@ -120,11 +148,20 @@ class StudyLog:
         Args:
             before: Only snapshots that include less than this event; the newest two are kept.
         """
-        for seq, body, check in self._database.fetch("snapshots", study=self._study, before=before):
+        for seq, body, check in self._fetch("snapshots", study=self._study, before=before):
             if isinstance(body, bytes) and crc32(body) == check:
                 return seq, body
             logger.warning("a snapshot of study %r in %s is damaged and not used; its events replace it", self.name, self._database.label)
         return None
+
+    def _fetch(self, statement: str, **values: Any) -> list[Any]:
+        """Rows as recorded; while driving, only once the server has everything that this log has recorded."""
+        with self._database.lock:
+            self._settle()
+            rows = self._database.fetch(statement, **values)
+            if self._settle():  # the connection was made again just now
+                rows = self._database.fetch(statement, **values)
+            return rows
 
     # The lease
 
@@ -160,9 +197,12 @@ class StudyLog:
             return
         with self._database.lock:
             if self._owner is not None:
-                owner = self._end("this log has been closed or its lease released; acquire() it first")
+                self._end("this log has been closed or its lease released; acquire() it first")
+            if self._taken is not None and self._heartbeat is not None:
                 self._database.synchronous(False)
-                self._database.execute("release", study=self._study, owner=owner)
+                self._database.execute("release", study=self._study, owner=self._taken)
+                self._taken = None
+                self._heartbeat.given_back()
 
     def close(self) -> None:
         """Give the lease back, if the database can be reached. The journal stays open."""
@@ -224,6 +264,7 @@ class StudyLog:
 
         Raises:
             LeaseLost: Another process drives the study now; nothing was written.
+            ConnectionLost: The server cannot be reached. It is not known whether the event was recorded: ``last`` tells, once it can.
             JournalError: It cannot be recorded (full disk, ...); nothing was written, and the log can be used again once there is room.
         """
         database = self._database
@@ -233,10 +274,7 @@ class StudyLog:
             seq = self._next
             row = self._row(seq, kind, body, layout, rows, asked, remaining, note)
             new = {dtype: layout} if dtype is not None and layout is not None and layout not in self._layouts else {}
-            if new or snapshot is not None:
-                self._write([row], new, [] if snapshot is None else [(seq, snapshot)], sync)
-            else:
-                self._commit(partial(self._write_one, row, sync), seq)
+            self._commit(_Write([row], new, [] if snapshot is None else [(seq, snapshot)]), sync)
             return seq
 
     @contextmanager
@@ -249,13 +287,16 @@ class StudyLog:
         with self._database.lock:
             self._check()
             transaction = Transaction(self)
-            self._batch = True
             try:
-                yield transaction
-            finally:
+                try:
+                    self._batch = True
+                    yield transaction
+                finally:
+                    self._batch = False
+            finally:  # once more, since an interrupt may have come just before
                 self._batch = False
             if transaction._rows:
-                self._write(transaction._rows, transaction._new, transaction._snapshots, sync)
+                self._commit(_Write(transaction._rows, transaction._new, transaction._snapshots), sync)
 
     def _row(self, seq: int, kind: str, body: Any, layout: Any, rows: int, asked: Any, remaining: Any, note: Any) -> tuple[Any, ...]:
         text = None if note is None else to_json(note, f"the note of an event {kind!r}")
@@ -278,79 +319,116 @@ class StudyLog:
         self._recent = (dtype, number)
         return number
 
-    def _write_one(self, row: tuple[Any, ...], sync: bool) -> None:
-        self._database.synchronous(sync)
-        self._database.run(self._database.append, row)  # one statement: a transaction by itself
-
-    def _write(self, rows: list[tuple[Any, ...]], new: Mapping[Dtype, int], snapshots: list[tuple[int, bytes]], sync: bool) -> None:
+    def _write(self, write: _Write, sync: bool) -> None:
         database = self._database
-        specs = {dtype: dtype_to_spec(dtype) for dtype in new}
-
-        def write() -> None:
-            with database.transaction(sync=sync):
-                for dtype, number in new.items():
-                    database.execute("add layout", study=self._study, id=number, spec=specs[dtype])
-                database.run(database.append, rows)
-                for seq, body in snapshots:
-                    database.execute("add snapshot", study=self._study, seq=seq, body=body, checksum=crc32(body))
-                if snapshots:
-                    database.execute("prune snapshots", study=self._study, newest=snapshots[-1][0])
-
-        self._commit(write, rows[-1][1])
-        self._learn(new)
+        rows, layouts, snapshots = write
+        if len(rows) == 1 and not layouts and not snapshots:
+            database.synchronous(sync)
+            database.run(database.append, rows[0])  # one statement: a transaction by itself
+            return
+        specs = {number: dtype_to_spec(dtype) for dtype, number in layouts.items()}
+        with database.transaction(sync=sync):
+            for number, spec in specs.items():
+                database.execute("add layout", study=self._study, id=number, spec=spec)
+            database.run(database.append, rows)
+            for seq, body in snapshots:
+                database.execute("add snapshot", study=self._study, seq=seq, body=body, checksum=crc32(body))
+            if snapshots:
+                database.execute("prune snapshots", study=self._study, newest=snapshots[-1][0])
 
     def _learn(self, new: Mapping[Dtype, int]) -> None:
         for dtype, number in new.items():
             self._layouts[number] = dtype
             self._numbers[dtype] = number
 
-    def _commit(self, write: Callable[[], None], last: int) -> None:
-        """Write events up to number ``last``, exactly once, also when the connection is lost meanwhile."""
+    def _commit(self, write: _Write, sync: bool) -> None:
+        """Write events exactly once, also when the connection is lost or an interrupt comes meanwhile."""
         for attempt in range(3):
+            self._doubt = write, sync
             try:
-                write()
+                self._write(write, sync)
                 break
             except BaseException as error:
-                if self._recorded(error, last):
-                    break
+                if self._recorded(error, write.last):
+                    return
                 if attempt == 2:
+                    if isinstance(error, IntegrityError):
+                        raise self._lose() from error
                     raise
-        self._next = last + 1
+        self._accept(write, sync)
+
+    def _accept(self, write: _Write, sync: bool) -> None:
+        """A write is recorded."""
+        self._learn(write.layouts)
+        if self._database.outlived:
+            if sync and self._database.full:  # it took all before it along
+                self._unsynced.clear()
+                self._unsynced_size = 0
+            else:
+                self._unsynced.append(write)
+                self._unsynced_size += write.size
+                while self._unsynced_size > _KEPT:
+                    self._unsynced_size -= self._unsynced.popleft().size
+        self._next = write.last + 1
+        self._doubt = None
 
     def _recorded(self, error: BaseException, last: int) -> bool:
         """Whether a write that failed was recorded after all; if not, it can be tried again. Raises when neither is so."""
-        if isinstance(error, IntegrityError):
-            raise self._lose() from error
         if isinstance(error, JournalError) and not isinstance(error, ConnectionLost):
+            self._doubt = None  # refused as a whole
             raise error
-        try:  # the connection was lost or the write interrupted: ask the database, on a new connection
-            recorded = self._reconnect()
-            held = self._lease()[0]
-        except JournalError:
-            self._end(f"the connection to {self._database.label} was lost in the midst of a write; open the study again")
-            raise error from None
-        if held != self._owner:
-            raise self._lose() from error
-        self._epoch = self._database.epoch
-        if recorded == last:
-            self._next = last + 1
-            self._load_layouts()
-        elif recorded != self._next - 1:
-            self._end(_WENT_BACK)
-            raise JournalError(f"nothing can be recorded: {_WENT_BACK}.") from error
-        if not isinstance(error, ConnectionLost):  # an interrupt goes on its way; `last` tells whether the event was recorded
-            raise error
-        return recorded == last
-
-    def _reconnect(self) -> int:
-        """Number of the last event, from a database that may be starting again just now."""
-        for pause in (0.1, 0.4, 1.0, 2.0, 4.0):
+        for pause in (*_PAUSES, None):
             try:
-                return self._last()
-            except JournalError as error:
-                logger.warning("%s Trying again in %g s.", error, pause)
+                self._settle()
+                break
+            except JournalError as again:
+                if pause is None:
+                    if not isinstance(error, ConnectionLost):
+                        raise error from None
+                    raise ConnectionLost(
+                        f"the connection to {self._database.label} was lost in the midst of a write, and it is not known whether that was "
+                        "recorded. The next call connects again: telling a trial again is safe; after any other call look first at what "
+                        "the study has."
+                    ) from error
+                logger.warning("%s Trying again in %g s.", str(again), pause)
                 time.sleep(pause)
-        return self._last()
+        if self._owner is None:
+            raise self._refusal() from error
+        if not isinstance(error, ConnectionLost | IntegrityError):  # an interrupt goes on its way; `last` tells what was recorded
+            raise error
+        return self._next > last
+
+    def _settle(self) -> bool:
+        """Bring this log and the database in line, where another connection or an interrupted write leaves it open what is recorded.
+
+        Returns:
+            Whether that was open.
+
+        Raises:
+            JournalError: The database cannot be reached.
+        """
+        database = self._database
+        if self._owner is None or (self._doubt is None and self._epoch == database.epoch):
+            return False
+        epoch = database.epoch
+        if database.execute("renew", study=self._study, owner=self._owner, seconds=self._seconds) != 1:
+            self._lose()
+            return True
+        recorded = self._last()
+        if self._doubt is not None and recorded == self._doubt[0].last:
+            self._accept(*self._doubt)
+        lost = [write for write in self._unsynced if write.first > recorded]
+        if lost and lost[0].first == recorded + 1:
+            logger.warning("the server of %s has lost %d events and gets them again", database.label, self._next - 1 - recorded)
+            layouts = {dtype: number for write in lost for dtype, number in write.layouts.items()}
+            again = _Write([row for write in lost for row in write.rows], layouts, [each for write in lost for each in write.snapshots])
+            self._write(again, True)
+            recorded = again.last
+        if recorded != self._next - 1:
+            self._end("the events in the database are not those that this log left there (was it restored?); open the study again")
+        self._doubt = None
+        self._epoch = epoch
+        return True
 
     # The lease, inside
 
@@ -364,9 +442,16 @@ class StudyLog:
 
     def _take(self, held: str, until: float, former: Owner | None) -> bool:
         """Take the lease if it still is as it was seen, and read where the log ends."""
-        database, owner = self._database, Owner.here().to_json()
+        database, here = self._database, Owner.here()
+        owner = here.to_json()
+        heartbeat = Heartbeat(
+            here.token,
+            partial(database.detached, "renew", study=self._study, owner=owner, seconds=self._seconds),
+            partial(database.detached, "release", study=self._study, owner=owner),
+            self._seconds / 4,
+        )
         try:
-            with database.transaction(sync=former is not None):
+            with database.transaction(sync=True):  # a server that crashes must not forget who drives
                 if database.execute("take", study=self._study, held=held, until=until, owner=owner, seconds=self._seconds) != 1:
                     return False
                 following = self._last() + 1
@@ -375,50 +460,49 @@ class StudyLog:
                     note = {"by": json.loads(owner), "from": json.loads(held)}
                     database.run(database.append, self._row(following, OPENED, None, None, 0, None, None, note))
                     following += 1
+            self._next, self._lost, self._epoch, self._doubt = following, False, database.epoch, None
+            self._unsynced.clear()
+            self._unsynced_size = 0
+            self._heartbeat, self._taken, self._owner = heartbeat, owner, owner
+            heartbeat.start()
+            self._abandoned = weakref.finalize(self, heartbeat.stop, release=True, wait=1.0)
         except IntegrityError:  # the former driver recorded its last event at this very moment
             return False
+        except BaseException:  # it may be recorded as taken all the same
+            give_up(here.token)
+            raise
         if former is not None:
             logger.info("took over study %r from process %d on %s", self.name, former.pid, former.host)
-        self._next, self._owner, self._lost, self._epoch = following, owner, False, database.epoch
-        self._heartbeat = heartbeat = Heartbeat(
-            partial(database.detached, "renew", study=self._study, owner=owner, seconds=self._seconds),
-            partial(database.detached, "release", study=self._study, owner=owner),
-            self._seconds / 4,
-        )
-        heartbeat.start()
-        self._abandoned = weakref.finalize(self, heartbeat.stop, release=True, wait=1.0)
         return True
 
-    def _end(self, why: str) -> str:
-        """Drive no longer; gives the lease that was held."""
-        owner, self._owner, self._ended = self._owner or "", None, why
+    def _end(self, why: str) -> None:
+        """Drive no longer."""
+        self._owner, self._ended, self._doubt = None, why, None
         if self._abandoned is not None:
             self._abandoned.detach()
         if self._heartbeat is not None:
             self._heartbeat.stop(release=False, wait=0.0)
-        return owner
+
+    def _refusal(self) -> JournalError:
+        return (LeaseLost if self._lost else JournalError)(f"nothing can be recorded: {self._ended}.")
 
     def _lose(self) -> LeaseLost:
         driver = self.driver
         who = f"process {driver.pid} on {driver.host}" if driver is not None else "another process"
         where = f"study {self.name!r} in {self._database.label}"
         self._end(f"{who} has taken over {where}; nothing of this one was written after that. Open the study again")
-        self._lost = True
+        self._lost, self._taken = True, None
         return LeaseLost(f"{self._ended}.")
 
     def _check(self) -> None:
         if self._batch:
             raise JournalError("a transaction is open on this log; append to what `with log.transaction() as t` gave.")
+        self._settle()
         if self._owner is None:
             self.journal._refuse_read_only()
-            raise (LeaseLost if self._lost else JournalError)(f"nothing can be recorded: {self._ended}.")
+            raise self._refusal()
         if self._heartbeat is not None and self._heartbeat.lost:
             raise self._lose()
-        if self._epoch != self._database.epoch:  # another connection since the last event: to the same events?
-            if self._last() != self._next - 1:
-                self._end(_WENT_BACK)
-                raise JournalError(f"nothing can be recorded: {_WENT_BACK}.")
-            self._epoch = self._database.epoch
 
     def _locked(self, holder: Owner, left: float) -> str:
         if holder.here_too and holder.pid == os.getpid():
