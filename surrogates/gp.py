@@ -29,6 +29,7 @@ _log = logging.getLogger("zoopt.surrogates.gp")
 
 _LEAST_LENGTHSCALE = 0.025
 _LEAST_NOISE = 1e-6
+_QUIET = 1e-5  # noise variance from which a fit begins again, as a part of the variance of the outcomes
 _SQRT5 = math.sqrt(5.0)
 _Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -164,23 +165,32 @@ class _Posterior:
         self.mode[p + c] = 0.0  # an outputscale of 1, the variance of the standardised outcomes
 
     def maximise(self, start: Tensor | None, iterations: int) -> Tensor:
-        """The best hyperparameters found; those of the prior where the search fails."""
-        from scipy.optimize import minimize
-
-        starts = [self.mode]
+        """The best hyperparameters found from ``start``, else from the prior's mode; those of the prior where the search fails."""
         if start is not None and start.numel() == self.mode.size and bool(torch.isfinite(start).all()):
             low, high = np.array(self.bounds).T
-            starts.insert(0, np.clip(start.numpy(), low, high))
-        for first in starts:
-            try:
-                found = minimize(self.negative, first, jac=True, method="L-BFGS-B", bounds=self.bounds, options={"maxiter": iterations})
-            except (ArithmeticError, ValueError, torch.linalg.LinAlgError) as error:
-                _log.warning("a fit of the Gaussian process failed (%s); trying the next start.", error)
-                continue
-            if np.isfinite(found.fun) and found.fun < 1e10:
-                return torch.from_numpy(found.x.copy())
-        _log.warning("no fit of the Gaussian process succeeded; it uses the hyperparameters of the prior.")
-        return torch.from_numpy(self.mode.copy())
+            warm = self._climbed(np.clip(start.numpy(), low, high), iterations)
+            if warm is not None:
+                return torch.from_numpy(warm[1])
+        starts = [self.mode]
+        if self.fixed is None:
+            # What is small beside the whole range may at first look like noise; from little noise the search sees it.
+            starts.append(np.append(self.mode[:-1], max(math.log(_QUIET), self.bounds[-1][0])))
+        found = [result for first in starts if (result := self._climbed(first, iterations)) is not None]
+        if not found:
+            _log.warning("no fit of the Gaussian process succeeded; it uses the hyperparameters of the prior.")
+            return torch.from_numpy(self.mode.copy())
+        return torch.from_numpy(min(found, key=lambda result: result[0])[1])
+
+    def _climbed(self, first: _Vector, iterations: int) -> tuple[float, _Vector] | None:
+        """Negative log posterior and place of the local optimum reached from ``first``; None where the search fails."""
+        from scipy.optimize import minimize
+
+        try:
+            found = minimize(self.negative, first, jac=True, method="L-BFGS-B", bounds=self.bounds, options={"maxiter": iterations})
+        except (ArithmeticError, ValueError, torch.linalg.LinAlgError) as error:
+            _log.warning("a fit of the Gaussian process failed (%s); trying the next start.", error)
+            return None
+        return (float(found.fun), found.x.copy()) if np.isfinite(found.fun) and found.fun < 1e10 else None
 
     def settled(self, theta: Tensor) -> tuple[float, Tensor | None]:
         """The constant mean and the Cholesky factor of the noisy covariance at ``theta``, in standardised units."""

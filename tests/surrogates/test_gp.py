@@ -127,6 +127,16 @@ def test_deterministic_interpolates_and_noise_is_learned() -> None:
     assert float((noisy.posterior(test).mean - torch.sin(6 * test)).square().mean().sqrt()) < 0.15
 
 
+def test_what_is_small_beside_the_range_is_not_taken_for_noise() -> None:
+    """A slope of 1 along one variable, and structure of a fiftieth of that along the others, without noise."""
+    x = torch.rand((30, 3), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    small = lambda x: 0.03 * (torch.sin(6 * x[:, 0]) + torch.cos(5 * x[:, 1]))  # noqa: E731
+    model = GP().fit(TrainingData(x, (x[:, 2] + small(x)).unsqueeze(-1)), Task(BOX))
+    test = points(BOX, 200, 9)
+    left = model.posterior(test).mean[:, 0] - test[:, 2] - small(test)
+    assert float(left.std()) < 0.4 * float(small(test).std())
+
+
 def test_told_noise_weighs_the_rows() -> None:
     x = torch.tensor([[0.5, 0.5, 0.5]] * 2 + [[0.1, 0.2, 0.3], [0.9, 0.1, 0.6]], dtype=torch.float64)
     y = torch.tensor([[0.0], [1.0], [3.0], [-2.0]], dtype=torch.float64)
