@@ -13,6 +13,7 @@ from linear_operator import to_linear_operator
 from torch import Tensor
 
 _SQRT5 = math.sqrt(5.0)
+_NUGGET = 1e-9  # added to the posterior variance, in units of the outputscale: a small part of the least noise
 
 
 class ExactGP(SingleTaskGP):
@@ -66,8 +67,12 @@ class ExactGP(SingleTaskGP):
         x = self._split(X)
         cross = self._covariance(settled["points"], x)  # (..., n, q)
         mean = (cross.transpose(-1, -2) @ settled["alpha"]).squeeze(-1) + self.mean_module.constant
-        root = torch.linalg.solve_triangular(settled["factor"], cross, upper=False)
+        # One solve for all columns: broadcast over the batch, the factor would be copied for each.
+        columns = cross.movedim(-2, 0)
+        root = torch.linalg.solve_triangular(settled["factor"], columns.flatten(1), upper=False).view_as(columns).movedim(0, -2)
         covariance = self._covariance(x, x) - root.transpose(-1, -2) @ root
+        # Where points repeat, or nothing is left to learn, rounding must not make it indefinite.
+        covariance = covariance + _NUGGET * settled["outputscale"] * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
         standardise: Any = self.outcome_transform
         shift, scale = standardise.means.squeeze(), standardise.stdvs.squeeze()
         posterior = GPyTorchPosterior(MultivariateNormal(shift + scale * mean, to_linear_operator(scale.square() * covariance)))
