@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import cache, cached_property
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -32,13 +33,14 @@ _log = logging.getLogger("zoopt.strategies.bo")
 _F64 = torch.float64
 _SAME = 1e-7  # encoded points closer than this in every column are the same point
 _FEW_LEVELS = 16  # integers of more levels are moved by gradient and then rounded; fewer are only ever changed by whole levels
-_HUGE = 1e100  # largest magnitude of an outcome that enters a model
 _MANY_POINTS = 500  # from here on a factorisation gains from more than one thread
+_MOST_LOOKED_AT = 300  # points of the least posterior mean among which those are looked for that may be the best
+_MOST_BASELINE = 64  # points that may be the best, over which an improvement is measured
+_WORLDS = 1024  # joint posterior samples by which they are found
+_EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covariance has more rows
 _MOST_LISTED = 1_000_000  # points of a finite space that are gone through one by one when all others seem taken
-_CLIMB = {
-    "maxiter": 50,
-    "factr": 5e10,
-}  # relative change 1e-5 of the acquisition function, whose logarithm need not be known to more digits
+_STEPS = 50  # most iterations of a climb
+_RISE = 5e10  # a climb ends where it rises by less, in units of rounding: the logarithm need not be known to more than 1e-5
 _COLD = 5  # every so many fits the hyperparameters are searched from the prior's mode again
 
 
@@ -111,7 +113,13 @@ class BO(Strategy[BOState]):
         )
 
     def tell(self, task: Task, state: BOState, observations: Observations, random: Random) -> BOState:
-        """Add the rows; a row whose id is known replaces the earlier one."""
+        """Add the rows; a row whose id is known replaces the earlier one. Of what was dropped only that it was asked is kept."""
+        if observations.dropped:
+            given_up = np.isin(observations.ids, np.asarray(observations.dropped, dtype=np.int64))
+            x = _host(observations.take(np.flatnonzero(given_up)).x)
+            known = (x.unsqueeze(1) == state.asked).all(-1).any(-1)
+            state.asked = torch.cat([state.asked, x[~known]])
+            observations = observations.take(np.flatnonzero(~given_up))
         if observations.n == 0 or not observations.has_values:
             return state
         n, c = observations.n, len(task.constraints)
@@ -147,7 +155,7 @@ class BO(Strategy[BOState]):
         report: dict[str, float | str] = {"model": "none yet"}
         promise = None
         if first < wanted and len(points) == first:
-            with _apart(random, told):
+            with _few_threads(told):
                 promise, report = self._modelled(task, state, pending, search, points, wanted, random)
                 if promise is None:
                     extra, more = search.design(key, state.design + used, wanted - len(points))
@@ -167,7 +175,10 @@ class BO(Strategy[BOState]):
         return state, Candidates(x.to(task.device, task.dtype))
 
     def recommend(self, task: Task, state: BOState) -> Tensor | None:
-        """The observed feasible point of least posterior mean; the least violation where none is feasible."""
+        """The observed feasible point of least posterior mean; the least violation where none is feasible.
+
+        Where the space has context variables, it is the best over all contexts seen, and may owe that to its context.
+        """
         rows = torch.nonzero(state.ok).flatten()
         if rows.numel() == 0:
             return None
@@ -192,11 +203,11 @@ class BO(Strategy[BOState]):
         """Posterior mean and standard deviation of the objective, ``(n, 1)`` each; None before two points are told."""
         if int(state.ok.sum()) < 2:
             return None
-        with _apart(Random(0), int(state.ok.sum())), torch.no_grad():
-            data = self._data(task, state)
-            model = self._surrogate.fit(data.objective, task, state.hyperparameters.get("objective"))
-            posterior: Any = model.posterior(_host(x))
-            mean, sd = posterior.mean, posterior.variance.clamp_min(0).sqrt()
+        with _few_threads(int(state.ok.sum())), torch.no_grad():
+            scaled, unit = _scaled(self._data(task, state).objective)
+            model = self._surrogate.fit(scaled, task, state.hyperparameters.get("objective"))
+            posterior: Any = model.posterior(_host(x).unsqueeze(-2))
+            mean, sd = unit * posterior.mean.squeeze(-2), unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt()
         return mean.to(x), sd.to(x)
 
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:
@@ -222,11 +233,9 @@ class BO(Strategy[BOState]):
         rows = order[state.ok[order]]
         failed = order[~state.ok[order]]
         if rows.numel() > self.most_points:
-            latest = torch.arange(rows.numel()) >= rows.numel() - self.most_points // 2
-            keep = latest.clone()
-            score = torch.where(latest, torch.inf, _violation(state.constraints[rows]).clamp_min(0) * 1e100 + state.y[rows])
-            keep[torch.topk(score, self.most_points - int(latest.sum()), largest=False).indices] = True
-            rows = rows[keep]
+            earlier, latest = rows[: -(self.most_points // 2)], rows[-(self.most_points // 2) :]
+            best = _order(state.y[earlier], _violation(state.constraints[earlier]))[: self.most_points - latest.numel()]
+            rows = torch.cat([earlier[best.sort().values], latest])
         noise = state.noise[rows].unsqueeze(-1)
         objective = TrainingData(
             state.x[rows], _winsorised(state.y[rows]).unsqueeze(-1), noise if bool(torch.isfinite(noise).any()) else None
@@ -244,7 +253,7 @@ class BO(Strategy[BOState]):
         try:
             began = time.perf_counter()
             memory = {} if state.fits % _COLD == 0 else state.hyperparameters
-            promise = _Promise(self, task, self._data(task, state), memory, random)
+            promise = _Promise(self, task, self._data(task, state), memory, search, random)
             fitted = time.perf_counter()
             while len(points) < wanted:
                 out = torch.cat([pending, *(p.unsqueeze(0) for p in points)])
@@ -270,81 +279,115 @@ class _Data:
 
 
 class _Promise:
-    """The fitted models, and the acquisition function over them."""
+    """The fitted models, and the acquisition function over them.
 
-    def __init__(self, recipe: BO, task: Task, data: _Data, memory: Mapping[str, Tensor], random: Random) -> None:
+    Where the asker fixes columns (a context), an improvement is one over what the models expect there: of the points told, with
+    those columns set to the settings that are asked for. What was reached under other settings is no measure.
+    """
+
+    def __init__(self, recipe: BO, task: Task, data: _Data, memory: Mapping[str, Tensor], search: _Search, random: Random) -> None:
         surrogate = recipe._surrogate
         self._deterministic = task.deterministic
-        self._x = data.objective.x
-        self._y = data.objective.y[:, 0]
         self._recipe = recipe
         self._random = random
+        self._told = data.objective.x.shape[0]
         self.memory: dict[str, Tensor] = {}
         self._models: list[Any] = []
         self._scales: list[float] = []
 
-        def fit(name: str, part: TrainingData) -> None:
-            model = surrogate.fit(part, task, memory.get(name))
+        def fit(name: str, part: TrainingData) -> Tensor:
+            scaled, _ = _scaled(part)
+            model = surrogate.fit(scaled, task, memory.get(name))
             remembered = surrogate.memory(model)
             if remembered is not None:
                 self.memory[name] = remembered
             self._models.append(model)
+            return scaled.y[:, 0]
 
-        fit("objective", data.objective)
+        x = data.objective.x
+        y = fit("objective", data.objective)
         for j in range(data.constraints.shape[-1]):
             column = data.constraints[:, j]
             told = torch.isfinite(column)
             if int(told.sum()) < 2:
                 continue
-            fit(f"constraint {j}", TrainingData(self._x[told], _winsorised(column[told]).unsqueeze(-1)))
-            spread = float(column[told].std())
-            self._scales.append(spread if spread > 0 else max(abs(float(column[told][0])), 1.0))
+            spread = float(fit(f"constraint {j}", TrainingData(x[told], _winsorised(column[told]).unsqueeze(-1))).std())
+            self._scales.append(spread if spread > 0 else 1.0)
         self._failures = data.failed.shape[0]
         if self._failures:
-            self._models.append(_failure_model(surrogate, task, self._x, data.failed))
+            self._models.append(_failure_model(surrogate, task, x, data.failed))
             self._scales.append(1.0)
 
-        feasible = _violation(data.constraints) <= 0
-        self._feasible = bool(feasible.any())
-        order = torch.argsort(torch.where(feasible, self._y, torch.inf) if self._feasible else _violation(data.constraints))
-        self.incumbents = self._x[order[:5]]
+        violation = _violation(data.constraints)
+        if search.fixed:
+            x = torch.unique(search.valid(x, random.child("settings")), dim=0)
+            y, violation = self._expected(x)
+        self._feasible = bool((violation <= 0).any())
+        order = _order(y, violation)
+        self._best = y[order[0]]
+        self._worse = float(2.0 * y.max() - y.min())
+        self._x = x
+        self.incumbents = x[order[:5]]
         self.name = ""
+
+    def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean of the objective and total violation by the posterior means of the others at ``x: (n, d)``, ``(n,)`` each."""
+        with torch.no_grad():
+            y, *limits = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in self._models]
+        violation = torch.zeros_like(y)
+        for limit, scale in zip(limits, self._scales, strict=True):
+            violation += limit.clamp_min(0) / scale
+        return y, violation
+
+    @cached_property
+    def _baseline(self) -> Tensor:
+        """Points told that are the best in some of the worlds in which what was told holds, the likeliest first."""
+        from botorch.sampling import SobolQMCNormalSampler
+
+        x: Tensor = torch.unique(self._x, dim=0)  # told twice, a point would only make the covariance singular
+        most = min(_MOST_LOOKED_AT, _EXACT // len(self._models))
+        if x.shape[0] > most:
+            x = x[_order(*self._expected(x))[:most]]
+        samples = []
+        for k, model in enumerate(self._models):
+            sampler = SobolQMCNormalSampler(torch.Size([_WORLDS]), seed=_seed(self._random.child("worlds", k)))
+            with torch.no_grad():
+                samples.append(sampler(model.posterior(x))[..., 0])
+        keeps = torch.stack(samples[1:]).le(0).all(0) if len(samples) > 1 else torch.ones_like(samples[0], dtype=torch.bool)
+        best = torch.where(keeps, samples[0], torch.inf).argmin(-1)[keeps.any(-1)]
+        if best.numel() == 0:
+            return x[_order(*self._expected(x))[:_MOST_BASELINE]]
+        times = torch.bincount(best, minlength=x.shape[0])
+        order = torch.argsort(times, descending=True, stable=True)[:_MOST_BASELINE]
+        return x[order[times[order] > 0]]
 
     def beside(self, out: Tensor) -> AcquisitionFunction:
         """The acquisition function given the points ``out: (p, d)`` whose results are awaited."""
         from botorch.acquisition import LogExpectedImprovement
-        from botorch.acquisition.logei import qLogNoisyExpectedImprovement, qLogProbabilityOfFeasibility
-        from botorch.acquisition.objective import GenericMCObjective
+        from botorch.acquisition.logei import qLogProbabilityOfFeasibility
         from botorch.models import ModelListGP
         from botorch.sampling import SobolQMCNormalSampler
 
-        seed = int(self._random.child("samples").integers(2**31 - 1, 1))
-        sampler = SobolQMCNormalSampler(torch.Size([self._recipe.samples]), seed=seed)
+        sampler = SobolQMCNormalSampler(torch.Size([self._recipe.samples]), seed=_seed(self._random.child("samples")))
         awaited = out if out.shape[0] else None
         limits: list[Callable[[Tensor], Tensor]] = [_Limit(k + 1, scale) for k, scale in enumerate(self._scales)]
         if not limits and awaited is None and self._deterministic:
             self.name = "log expected improvement"
-            return LogExpectedImprovement(self._models[0], best_f=self._y.min(), maximize=False)
+            return LogExpectedImprovement(self._models[0], best_f=self._best, maximize=False)
         model = self._models[0] if not limits else ModelListGP(*self._models)
-        if not self._feasible:
+        if limits and not self._feasible:
             self.name = "log probability of feasibility"
             return qLogProbabilityOfFeasibility(model, constraints=limits, sampler=sampler, X_pending=awaited)
         self.name = "noisy log expected improvement"
-        return qLogNoisyExpectedImprovement(
-            model,
-            X_baseline=self._x,
-            sampler=sampler,
-            objective=GenericMCObjective(_minus_first),
-            X_pending=awaited,
-            constraints=limits or None,
-        )
+        made: AcquisitionFunction = _noisy_improvement()(-self._worse, model, self._baseline, sampler, awaited, limits or None)
+        return made
 
     def report(self) -> dict[str, float | str]:
         """What the proposals rest on."""
         return {
             "model": type(self._recipe.surrogate).__name__,
             "acquisition": self.name,
-            "points": float(self._x.shape[0]),
+            "points": float(self._told),
             "failures": float(self._failures),
         }
 
@@ -360,6 +403,45 @@ class _Limit:
         return samples[..., self.column] / self.scale
 
 
+@cache
+def _noisy_improvement() -> Any:
+    from botorch.acquisition.logei import qLogNoisyExpectedImprovement
+    from botorch.acquisition.objective import GenericMCObjective
+    from botorch.acquisition.utils import compute_best_feasible_objective
+
+    class NoisyImprovement(qLogNoisyExpectedImprovement):
+        """BoTorch's acquisition function, but for the worlds in which no baseline point is feasible.
+
+        There BoTorch guesses what a feasible point must improve upon from random points, drawn from torch's global generator.
+        """
+
+        def __init__(
+            self,
+            worse: float,
+            model: Any,
+            baseline: Tensor,
+            sampler: Any,
+            awaited: Tensor | None,
+            limits: list[Callable[[Tensor], Tensor]] | None,
+        ) -> None:
+            self._worse = worse
+            super().__init__(
+                model,
+                X_baseline=baseline,
+                sampler=sampler,
+                objective=GenericMCObjective(_minus_first),
+                X_pending=awaited,
+                constraints=limits,
+                prune_baseline=False,
+            )
+
+        def _compute_best_feasible_objective(self, samples: Tensor, obj: Tensor) -> Tensor:
+            worse = torch.tensor(self._worse)
+            return compute_best_feasible_objective(samples, obj, self._constraints, infeasible_obj=worse)
+
+    return NoisyImprovement
+
+
 def _minus_first(samples: Tensor, X: Tensor | None = None) -> Tensor:
     return -samples[..., 0]
 
@@ -372,20 +454,24 @@ def _failure_model(surrogate: Surrogate, task: Task, good: Tensor, failed: Tenso
 
 
 def _violation(constraints: Tensor) -> Tensor:
-    """Total violation ``(n,)`` of ``constraints: (n, c)``, each in units of its own spread; a limit that was not told counts as broken."""
-    if constraints.shape[-1] == 0:
-        return torch.zeros(constraints.shape[0], dtype=_F64)
-    size = torch.nan_to_num(constraints.abs(), nan=0.0, posinf=0.0).mean(0).clamp_min(torch.finfo(_F64).tiny)
+    """Total violation ``(n,)`` of ``constraints: (n, c)``, each in units of its own size; a limit that was not told counts as broken."""
+    n, c = constraints.shape
+    if c == 0:
+        return torch.zeros(n, dtype=_F64)
+    size = (torch.nan_to_num(constraints.abs(), nan=0.0, posinf=0.0) / n).sum(0).clamp_min(torch.finfo(_F64).tiny)
     return torch.nan_to_num(constraints / size, nan=1.0).clamp_min(0).sum(-1)
+
+
+def _order(y: Tensor, violation: Tensor) -> Tensor:
+    """Row numbers ``(n,)``, the best first: by ``violation: (n,)``, then by ``y: (n,)``."""
+    return torch.from_numpy(np.lexsort((y.numpy(), violation.numpy())))
 
 
 def _winsorised(y: Tensor) -> Tensor:
     """``y: (n,)`` with its worst outliers brought to five interquartile ranges above the upper quartile.
 
-    A few enormous values would leave no room for the differences among the good ones. Magnitudes above 1e100 are cut off first:
-    the square of a larger one is no number any more.
+    A few enormous values would leave no room for the differences among the good ones.
     """
-    y = y.clamp(-_HUGE, _HUGE)
     if y.numel() < 5:
         return y
     lower, upper = torch.quantile(y, torch.tensor([0.25, 0.75], dtype=_F64))
@@ -396,19 +482,36 @@ def _winsorised(y: Tensor) -> Tensor:
     return y.clamp_max(limit)
 
 
+def _scaled(data: TrainingData) -> tuple[TrainingData, float]:
+    """The same points with outcomes ``y: (n, 1)`` in a unit near half their range, and that unit, a power of two.
+
+    So squares of the smallest and the largest outcomes are numbers too, and what BoTorch adds to a covariance for its
+    factorisation, or takes for a negligible improvement, is small beside them.
+    """
+    y = data.y
+    size, spread = float(y.abs().max()), float(y.max() / 2 - y.min() / 2)
+    size = spread if spread > 1e-14 * size else size  # a range that is no more than rounding must stay what it is
+    unit = math.ldexp(1.0, math.frexp(size)[1] - 1) if size > 0 else 1.0
+    return TrainingData(data.x, y / unit, None if data.noise is None else data.noise / unit), unit
+
+
+def _seed(random: Random) -> int:
+    return int(random.integers(2**31 - 1, 1))
+
+
 class _Search:
     """Where candidates may lie: valid points with the asker's columns fixed, and none that is taken."""
 
     def __init__(self, space: Space, fixed: Mapping[int, float], taken: Tensor, strict: bool, random: Random) -> None:
         self.space = space
         self.fixed = fixed
-        self.taken = taken
         self.strict = strict  # a taken point is never proposed again; otherwise it is only avoided
         self.random = random
         d = space.dim
         self.columns = torch.tensor(list(fixed), dtype=torch.int64)
         self.settings = torch.tensor(list(fixed.values()), dtype=_F64)
         kinds = [column.kind for column in space.columns]
+        self.discrete = torch.tensor([kind != "real" for kind in kinds])
         self.levels = [column.cardinality or 0 for column in space.columns]
         self.stepped = [j for j in range(d) if kinds[j] != "real" and j not in fixed]
         # Columns that gradients may move.
@@ -421,6 +524,7 @@ class _Search:
             seen = torch.cat([taken[:, j], torch.tensor([-2.0, 2.0], dtype=_F64)])
             margin = 0.25 * float(seen.max() - seen.min())
             self.lower[j], self.upper[j] = float(seen.min()) - margin, float(seen.max()) + margin
+        self.taken = self._places(taken)
 
     def widen(self, x: Tensor) -> None:
         """Let the box of unbounded columns reach beyond ``x: (n, d)`` too."""
@@ -431,13 +535,17 @@ class _Search:
 
     def take(self, point: Tensor) -> None:
         """Mark a point as taken."""
-        self.taken = torch.cat([self.taken, point.unsqueeze(0)])
+        self.taken = torch.cat([self.taken, self._places(point.unsqueeze(0))])
+
+    def _places(self, x: Tensor) -> Tensor:
+        """Points ``x: (m, d)`` as they are told apart: discrete columns by level, since the levels of a long integer lie close."""
+        return torch.where(self.discrete, self.space.decode(x), x)
 
     def free(self, x: Tensor) -> Tensor:
         """Which rows of ``x: (m, d)`` are not taken, ``(m,)`` bool."""
         if self.taken.shape[0] == 0 or x.shape[0] == 0:
             return torch.ones(x.shape[0], dtype=torch.bool)
-        return torch.cdist(x, self.taken, p=torch.inf).amin(-1) > _SAME
+        return torch.cdist(self._places(x), self.taken, p=torch.inf).amin(-1) > _SAME
 
     def valid(self, x: Tensor, random: Random) -> Tensor:
         """The nearest valid points of ``x: (m, d)`` that hold the asker's settings."""
@@ -453,7 +561,7 @@ class _Search:
         """``n`` valid points: of a scrambled Sobol sequence after its first ``skip``, or random ones under known constraints."""
         if self.space.constraints:  # a Sobol point that breaks one would be moved to the border, where many already are
             return self.space.sample(n, random.child(skip), fixed=self.fixed)
-        engine = torch.quasirandom.SobolEngine(self.space.dim, scramble=True, seed=int(random.integers(2**31 - 1, 1)))
+        engine = torch.quasirandom.SobolEngine(self.space.dim, scramble=True, seed=_seed(random))
         if skip:
             engine.fast_forward(skip)
         u = engine.draw(n, dtype=_F64).clamp(2.0**-31, 1.0 - 2.0**-31)  # from_unit wants the open cube
@@ -549,21 +657,14 @@ class _Search:
 
     def _climb(self, acquisition: Any, x: Tensor, value: Tensor, random: Random) -> tuple[Tensor, Tensor]:
         """L-BFGS-B over the smooth active columns of each row, all others held."""
-        from botorch.generation.gen import gen_candidates_scipy
-
         moving = self.smooth & self.space.active(x)
         moved = x.clone()
         # Rows differ in what is active; those with the same columns moving go together.
         for pattern in torch.unique(moving, dim=0):
             rows = torch.nonzero((moving == pattern).all(-1)).flatten()
-            if not bool(pattern.any()):
-                continue
-            held = {j: x[rows, j] for j in torch.nonzero(~pattern).flatten().tolist()}
-            start = torch.minimum(torch.maximum(x[rows], self.lower), self.upper).unsqueeze(-2)
-            found, _ = gen_candidates_scipy(
-                start, acquisition, lower_bounds=self.lower, upper_bounds=self.upper, fixed_features=held or None, options=_CLIMB
-            )
-            moved[rows] = found.detach().squeeze(-2)
+            columns = torch.nonzero(pattern).flatten()
+            if columns.numel():
+                moved[rows] = _climbed(acquisition, x[rows], columns, self.lower[columns], self.upper[columns])
         moved = self.valid(moved, random)
         reached = _values(acquisition, moved)
         better = reached > value
@@ -610,6 +711,25 @@ class _Search:
         return torch.cat(rows), torch.cat(origins)
 
 
+def _climbed(acquisition: Callable[[Tensor], Tensor], x: Tensor, columns: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    """Rows of ``x: (k, d)``, each at a local maximum over some of its columns within bounds; L-BFGS-B on all of them at once.
+
+    BoTorch's own door to this, ``gen_candidates_scipy``, sets the number of BLAS threads of the whole process for the time being.
+    """
+    from botorch.optim.batched_lbfgs_b import fmin_l_bfgs_b_batched
+
+    def descent(points: np.ndarray[Any, Any], batch_indices: list[int]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        part = torch.from_numpy(points).requires_grad_()
+        value = acquisition(x[batch_indices].index_copy(1, columns, part).unsqueeze(-2))
+        (slope,) = torch.autograd.grad(value.sum(), part)
+        return -value.detach().numpy(), -torch.nan_to_num(slope).numpy()
+
+    start = x[:, columns].clamp(lower, upper).numpy()
+    bounds = list(zip(lower.tolist(), upper.tolist(), strict=True))
+    found, _, _ = fmin_l_bfgs_b_batched(descent, start, bounds, maxiter=_STEPS, factr=_RISE, pass_batch_indices=True)
+    return x.index_copy(1, columns, torch.from_numpy(found))
+
+
 def _values(acquisition: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
     """Acquisition values ``(m,)`` at ``x: (m, d)``; -inf where they are not numbers."""
     with torch.no_grad():
@@ -636,35 +756,32 @@ def _numerical(error: Exception) -> bool:
     from botorch.exceptions.errors import BotorchError
 
     mistakes = (NotImplementedError, RecursionError)
-    return isinstance(error, RuntimeError | ArithmeticError | ValueError | MemoryError | BotorchError) and not isinstance(error, mistakes)
+    # A warning is an error where the user's filters make it one.
+    numerics = (RuntimeError, ArithmeticError, ValueError, MemoryError, BotorchError, RuntimeWarning)
+    return isinstance(error, numerics) and not isinstance(error, mistakes)
 
 
 def _host(x: Tensor) -> Tensor:
     return x.detach().to("cpu", _F64)
 
 
-def _silent(*_: Any, **__: Any) -> None:
-    """Take the place of ``warnings.showwarning``."""
+@cache
+def _openmp() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
 
 
 @contextmanager
-def _apart(random: Random, n: int) -> Iterator[None]:
-    """Leave no trace: one thread for small factorisations, and global random numbers as they were.
+def _few_threads(n: int) -> Iterator[None]:
+    """One thread while covariances of ``n`` points are factorised, unless they are many: more make it several times slower.
 
-    More threads make small factorisations several times slower. Some of BoTorch's helpers draw from torch's global generator:
-    for the time being it is seeded from the key, so that results repeat, and put back after.
+    The number of OpenMP threads belongs to the calling thread, and MKL follows it. ``torch.set_num_threads`` would set
+    that of other threads too: of those that begin in the meantime, and MKL's for all.
     """
-    import botorch  # noqa: F401  (its first import adds warning filters, which must not outlive ours)
-
-    threads, state = torch.get_num_threads(), torch.get_rng_state()
-    try:
-        torch.default_generator.manual_seed(int(random.child("global").integers(2**31 - 1, 1)))
-        if n <= _MANY_POINTS:
-            torch.set_num_threads(1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries, about numerics; what matters is logged
-            warnings.showwarning = _silent  # also where a library puts its own filter first
-            yield
-    finally:
-        torch.set_num_threads(threads)
-        torch.set_rng_state(state)
+    if n > _MANY_POINTS:
+        yield
+        return
+    torch.get_num_threads()  # torch sets a thread up when it is first used, and would undo the limit
+    with _openmp().limit(limits=1):
+        yield

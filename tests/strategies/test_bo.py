@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +46,7 @@ class Loop:
         self.constraints: list[Tensor] = []
         self.waiting: list[int] = []
 
-    def ask(self, n: int = 1, fixed: dict[int, float] | None = None) -> list[int]:
+    def ask(self, n: int = 1, fixed: Mapping[int, float] | None = None) -> list[int]:
         pending = torch.stack([self.x[i] for i in self.waiting]) if self.waiting else None
         remaining = None if self.budget is None else self.budget - len(self.x)
         self.state, out = self.recipe.ask(self.task, self.state, Request(n, pending, fixed, remaining), self.random.at(self.calls))
@@ -100,6 +102,7 @@ def no_rung_of_the_ladder(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 QUICK = BO(samples=32, raw_samples=64, restarts=2)
+QUICKEST = BO(samples=16, raw_samples=16, restarts=1)
 
 
 def regret(loop: Loop) -> float:
@@ -247,6 +250,150 @@ def test_one_thread_while_small_and_restored_also_after_an_error(monkeypatch: py
         torch.set_num_threads(before)
 
 
+@contextmanager
+def beside(what: Callable[[], None]) -> Iterator[None]:
+    """Another thread of the user's does something over and over."""
+    stop, errors = threading.Event(), list[BaseException]()
+
+    def work() -> None:
+        try:
+            while not stop.is_set():
+                what()
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if errors:
+        raise errors[0]
+
+
+def limited(z: Tensor) -> Evaluation:
+    """A sphere whose optimum breaks a constraint that a part of the box keeps."""
+    return Evaluation((z - 0.3).square().sum(-1), 0.5 - z[:, :1])
+
+
+CUBE = Space({"x": Real(0, 1, shape=(3,))})
+
+
+@pytest.mark.parametrize("studies", [2, 3])
+@pytest.mark.parametrize("constraints", [(), ("c",)])
+def test_studies_in_threads_propose_what_they_propose_alone(studies: int, constraints: tuple[str, ...]) -> None:
+    objective = limited if constraints else lambda z: limited(z).values
+    make_loop = lambda seed: Loop(Task(CUBE, constraints=constraints), objective, QUICKEST, seed=seed)  # noqa: E731
+    alone = [make_loop(seed).run(12, batch=2).points for seed in range(studies)]
+    together = [make_loop(seed) for seed in range(studies)]
+    threads = [threading.Thread(target=loop.run, args=(12, 2)) for loop in together]
+    filters, show = list(warnings.filters), warnings.showwarning
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for serial, loop in zip(alone, together, strict=True):
+        assert torch.equal(loop.points, serial)
+    assert warnings.filters == filters
+    assert warnings.showwarning is show
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("constraints", [(), ("c",)])
+def test_random_numbers_of_other_threads_are_left_alone(deterministic: bool, constraints: tuple[str, ...]) -> None:
+    """A stream of global random numbers that another thread draws is the one of its seed, and nothing depends on it."""
+    objective = limited if constraints else lambda z: limited(z).values
+
+    def points() -> Tensor:
+        return Loop(Task(CUBE, deterministic=deterministic, constraints=constraints), objective, QUICKEST).run(10, batch=2).points
+
+    quiet = points()
+    drawn: list[Tensor] = []
+    torch.manual_seed(5)
+    with beside(lambda: drawn.append(torch.rand(64))):
+        busy = points()
+    assert torch.equal(busy, quiet)
+    own = torch.Generator().manual_seed(5)
+    assert len(drawn) > 10
+    assert all(torch.equal(one, torch.rand(64, generator=own)) for one in drawn)
+
+
+def test_no_global_random_number_is_drawn_where_no_sample_is_feasible() -> None:
+    """One point only was just feasible, under much noise: in some of the model's worlds none of the points is."""
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    task = Task(space, constraints=("c",))
+    x = space.from_unit(torch.rand((12, 2), generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    limit = torch.rand((12, 1), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    limit[4] = -0.01
+    asked = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        loop = Loop(task, limited, QUICK)
+        told = Observations(range(100, 112), x, x.sum(-1, keepdim=True), constraints=limit)
+        loop.state = loop.recipe.tell(task, loop.state, told, loop.random)
+        loop.ask()
+        assert torch.equal(torch.get_rng_state(), before)
+        asked.append(loop.points)
+    assert torch.equal(asked[0], asked[1])
+
+
+def test_no_global_random_number_is_drawn_with_many_observations() -> None:
+    asked = []
+    x = CUBE.from_unit(torch.rand((900, 3), generator=torch.Generator().manual_seed(2), dtype=torch.float64))
+    noise = torch.randn((900, 1), generator=torch.Generator().manual_seed(3), dtype=torch.float64)
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        before = torch.get_rng_state()
+        loop = Loop(Task(CUBE), limited, QUICK.replace(surrogate=GP(iterations=5)))
+        told = Observations(range(1000, 1900), x, (x - 0.3).square().sum(-1, keepdim=True) + 0.1 * noise)
+        loop.state = loop.recipe.tell(loop.task, loop.state, told, loop.random)
+        loop.ask()
+        assert torch.equal(torch.get_rng_state(), before)
+        asked.append(loop.points)
+    assert torch.equal(asked[0], asked[1])
+
+
+def test_warnings_and_thread_counts_of_other_threads_are_left_alone() -> None:
+    filters, show, before = warnings.filters, warnings.showwarning, torch.get_num_threads()
+    torch.set_num_threads(2)
+    seen: set[tuple[bool, bool, int]] = set()
+
+    def look() -> None:
+        counts: list[int] = []
+        fresh = threading.Thread(target=lambda: counts.append(torch.get_num_threads()))
+        fresh.start()
+        fresh.join()
+        seen.add((warnings.filters is filters, warnings.showwarning is show, counts[0]))
+
+    try:
+        with beside(look):
+            loop = Loop(Task(CUBE, constraints=("c",)), limited, QUICK).run(10)
+            loop.recipe.predict(loop.task, loop.state, loop.points)
+        assert seen == {(True, True, 2)}
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("scale", [1e-9, 1.0, 1e9])
+@pytest.mark.parametrize("constraints", [(), ("c",)])
+def test_nothing_is_warned_of(constraints: tuple[str, ...], scale: float) -> None:
+    """Neither in small units nor in large ones, with batches, and near the optimum."""
+
+    def objective(z: Tensor) -> Any:
+        result = limited(z)
+        return Evaluation(scale * result.values, scale * result.constraints) if constraints else scale * result.values
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for deterministic in (True, False):
+            loop = Loop(Task(CUBE, deterministic=deterministic, constraints=constraints), objective, QUICKEST).run(20, batch=2)
+            loop.recipe.recommend(loop.task, loop.state)
+
+
 MIXED = Space(
     {
         "x": Real(-2.0, 2.0),
@@ -297,6 +444,18 @@ def test_a_finite_noisy_space_may_be_asked_again() -> None:
     space = Space({"a": Integer(1, 3)})
     loop = Loop(Task(space), lambda z: (z[:, 0] - 2) ** 2, QUICK).run(8)
     assert len(loop.x) == 8
+
+
+@pytest.mark.parametrize("log", [False, True])
+def test_neighbouring_levels_of_a_huge_integer_are_different_points(log: bool) -> None:
+    space = Space({"k": Integer(1, 10**9, log=log)}, ["k >= 999_999_000", "k <= 999_999_004"])
+    loop = Loop(Task(space, deterministic=True), lambda z: (z[:, 0] - 999_999_003).abs(), QUICK)
+    x = space.encode(torch.arange(999_999_000, 999_999_003, dtype=torch.float64).unsqueeze(-1))
+    told = Observations(range(100, 103), x, loop.objective(space.decode(x)).unsqueeze(-1))
+    loop.state = loop.recipe.tell(loop.task, loop.state, told, loop.random)
+    for _ in range(2):
+        loop.tell(loop.ask())
+    assert sorted(space.decode(loop.points)[:, 0].tolist()) == [999_999_003, 999_999_004]
 
 
 def test_conditional_and_unbounded_variables() -> None:
@@ -364,6 +523,37 @@ def test_failures_are_learned_from() -> None:
     assert loop.recipe.info(loop.task, loop.state)["failures"] == float(failed[:-1].sum())
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_a_dropped_trial_is_no_failure(deterministic: bool) -> None:
+    """Given up by the user, or lost with its worker: nothing was learned of the point, but it was asked."""
+    space = Space({"a": Integer(1, 4), "b": Bool()})
+    study = Study(space, QUICK.replace(initial=2), seed=0, deterministic=deterministic)
+    asked = []
+    for i in range(8):
+        trial = study.ask()
+        asked.append(tuple(trial.params.values()))
+        if i in (1, 4):
+            study.drop(trial)
+        else:
+            study.tell(trial, trial.params["a"] + trial.params["b"])
+        if i == 6:
+            assert study.strategy.info(study.task, study._engine.state)["failures"] == 0.0
+    if deterministic:
+        assert len(set(asked)) == 8
+        with pytest.raises(Exhausted):
+            study.ask()
+
+
+def test_what_was_enqueued_and_dropped_counts_as_asked() -> None:
+    space = Space({"a": Integer(1, 3)})
+    loop = Loop(Task(space, deterministic=True), lambda z: z[:, 0], QUICK)
+    x = space.encode(torch.tensor([[2.0]], dtype=torch.float64))
+    told = Observations([40], x, torch.tensor([[torch.inf]]), ok=[False], dropped=(40,))
+    loop.state = from_bytes(to_bytes(loop.recipe.tell(loop.task, loop.state, told, loop.random)))  # type: ignore[assignment]
+    loop.run(2)
+    assert sorted(space.decode(loop.points)[:, 0].tolist()) == [1.0, 3.0]
+
+
 def test_all_failed_goes_on_exploring() -> None:
     branin = Branin()
     loop = Loop(Task(branin.space), branin, QUICK, failing=lambda z: torch.ones(z.shape[0], dtype=torch.bool)).run(15)
@@ -382,6 +572,36 @@ def test_context_is_kept_as_given_and_used() -> None:
     assert torch.allclose(loop.points[:, column], torch.arange(16, dtype=torch.float64) % 4 / 4 + 0.1)
     loop.ask(1, {column: 0.73})
     assert abs(loop.points[-1, 0].item() - 0.73) < 0.12
+
+
+@pytest.mark.parametrize(("slope", "deterministic"), [(0.0, True), (3.0, True), (0.3, False)])
+def test_a_context_that_moves_the_level_does_not_hide_its_optimum(slope: float, deterministic: bool) -> None:
+    """What is best in one context says nothing of what can be reached in another one."""
+    space = Space({"a": Real(0, 1), "b": Real(0, 1), "w": Context(Real(0, 10))})
+    level = lambda z: slope * z[:, 2]  # noqa: E731
+    objective = lambda z: (z[:, 0] - 0.2 - 0.06 * z[:, 2]) ** 2 + (z[:, 1] - 0.5) ** 2 + level(z)  # noqa: E731
+    given = 10 * torch.rand(32, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    loop = Loop(Task(space, deterministic=deterministic), objective, QUICK)
+    for w in given.tolist():
+        loop.tell(loop.ask(1, space.fixed_columns({"w": w})))
+    regrets = torch.tensor(loop.values) - level(space.decode(loop.points))
+    assert float(regrets[-10:].mean()) < 0.05  # of random points: 0.2
+
+
+def test_the_feasible_part_moves_with_the_context() -> None:
+    """The limit on a depends on the context; what kept it in one context may break it in another one."""
+    space = Space({"a": Real(0, 1), "b": Real(0, 1), "w": Context(Real(0, 1))})
+
+    def objective(z: Tensor) -> Evaluation:
+        return Evaluation(z[:, 0] + (z[:, 1] - 0.5) ** 2 - 5 * z[:, 2], (z[:, 2] - z[:, 0]).unsqueeze(-1))  # a >= w
+
+    given = 0.1 + 0.8 * torch.rand(30, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    loop = Loop(Task(space, constraints=("c",)), objective, QUICK)
+    for w in given.tolist():
+        loop.tell(loop.ask(1, space.fixed_columns({"w": w})))
+    z = space.decode(loop.points)[-10:]
+    away = z[:, 0] - z[:, 2]
+    assert float(away.abs().median()) < 0.05 and float((away >= -0.02).double().mean()) >= 0.8
 
 
 def test_the_budget_caps_the_design() -> None:
@@ -405,6 +625,30 @@ def test_awkward_values_never_stop_it(objective: Callable[[Tensor], Tensor], det
     space = Space({"x": Real(0, 1), "y": Real(0, 1)})
     loop = Loop(Task(space, deterministic=deterministic), objective, QUICK).run(9)
     assert bool(torch.isfinite(loop.points).all())
+
+
+@pytest.mark.parametrize("deterministic", [True, False])
+@pytest.mark.parametrize("scale", [1e-300, 1e-9, 1e9, 1e300])
+def test_units_do_not_matter(scale: float, deterministic: bool) -> None:
+    """In the smallest and the largest units alike the optimum is found, and predictions are in these units."""
+    loop = Loop(Task(CUBE, deterministic=deterministic), lambda z: scale * (z - 0.3).square().sum(-1), QUICK).run(20)
+    assert loop.best / scale < 1e-3
+    x = CUBE.from_unit(torch.rand((20, 3), generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+    predicted = loop.recipe.predict(loop.task, loop.state, x)
+    assert predicted is not None
+    mean, sd = predicted[0] / scale, predicted[1] / scale
+    assert float((mean[:, 0] - (x - 0.3).square().sum(-1)).abs().median()) < 0.05
+    assert 0 < float(sd.min()) and float(sd.max()) < 0.3
+    chosen = loop.recipe.recommend(loop.task, loop.state)
+    assert chosen is not None and float((chosen - 0.3).abs().max()) < 0.1
+
+
+def test_the_largest_numbers_do_not_hide_the_others() -> None:
+    space = Space({"x": Real(0, 1), "y": Real(0, 1)})
+    enormous = torch.tensor([1e300, torch.finfo(torch.float64).max], dtype=torch.float64)
+    objective = lambda z: torch.where(z[:, 0] > 0.8, enormous[(z[:, 1] > 0.5).long()], (z - 0.3).square().sum(-1))  # noqa: E731
+    loop = Loop(Task(space), objective, QUICK).run(24)
+    assert loop.best < 1e-3
 
 
 def test_the_same_point_told_many_times() -> None:
