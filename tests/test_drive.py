@@ -20,7 +20,7 @@ from zoopt import Batched, Choice, Command, Integer, Real, Space, Study
 from zoopt.errors import ConfigError, FeedbackError, NotReady, ObjectiveError
 from zoopt.evaluate import Outcome
 from zoopt.feedback import Evaluation
-from zoopt.stop import Evaluations, Failures, Stalled, Target
+from zoopt.stop import Evaluations, Failures, Stalled, Target, Time
 from zoopt.trials import TrialState
 
 SPACE = Space({"x": Real(-1, 3), "k": Integer(1, 5), "c": Choice("a", "b")})
@@ -433,6 +433,54 @@ def test_trials_that_were_asked_by_hand_are_evaluated_first() -> None:
     t.ask(3)
     t.run(Batched(lambda x: x[:, 0]), evaluations=4, parallel=2)
     assert t.evaluations == 4 and t.pending == []
+
+
+def test_a_time_that_has_passed_ends_what_runs_and_costs_it_no_attempt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoopt.drive._LOOK", 0.01)
+    release = threading.Event()
+
+    def objective(trial: Any) -> float:
+        if trial.id == 1:
+            release.wait(60)
+        return float(trial.id)
+
+    s = study()
+    for _ in range(5):
+        here = Here(objective)
+        s.run(here, evaluations=3, stop=Time(0.1))
+        assert here.closed == 1
+        assert (s.status.stop, s.status.reason) == (True, "time")
+        assert ([t.id for t in s.pending], s.evaluations, s.failures) == ([1], 1, 0)
+    release.set()
+    s.run(Here(objective), evaluations=3, stop=Time(600))
+    assert (s.evaluations, s.failures, s.status.reason) == (3, 0, "evaluations")
+
+
+@pytest.mark.parametrize(("rule", "ends"), [(Time(1e-6) | Target(-9.0), True), (Time(1e-6) & Evaluations(1), True), (Target(0.0), False)])
+def test_only_rules_of_the_clock_end_what_runs(rule: Any, ends: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("zoopt.drive._LOOK", 0.01)
+    release, begun = threading.Event(), threading.Event()
+
+    def objective(trial: Any) -> float:
+        if trial.id == 0:
+            assert begun.wait(60)
+            return 0.0
+        begun.set()
+        release.wait(0.5)
+        return 1.0
+
+    class Both(Here):
+        """Both trials are out before any rule is looked at."""
+
+        def submit(self, trial: Any) -> Future[Outcome]:
+            if trial.id == 1:
+                s.stop = rule
+            return super().submit(trial)
+
+    s = study()
+    s.ask(2)
+    s.run(Both(objective), evaluations=2, parallel=2)
+    assert bool(s.pending) == ends
 
 
 def test_a_run_that_is_over_already_evaluates_nothing() -> None:

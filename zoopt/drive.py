@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoopt.trials import Trial
 
 _log = logging.getLogger("zoopt.run")
+_LOOK = 1.0  # seconds between looks at the rules of the clock while nothing comes back
 
 
 def drive(
@@ -40,9 +41,10 @@ def drive(
 ) -> None:
     """Run a study until a stopping rule holds; the arguments are those of ``zoopt.study.Study.run``.
 
-    Trials that are pending already are evaluated again first. After Ctrl-C no new trial is started, those that are out
-    are left pending, and ``KeyboardInterrupt`` is raised: the study can be run again. Only an evaluation that vanished with
-    its process counts as an attempt of its trial, never one that was stopped.
+    Trials that are pending already are evaluated again first. A rule of the clock leaves those that are out pending, any
+    other lets them finish. After Ctrl-C no new trial is started, those that are out are left pending, and
+    ``KeyboardInterrupt`` is raised: the study can be run again. Only an evaluation that vanished with its process counts as
+    an attempt of its trial, never one that was stopped.
 
     Raises:
         ObjectiveError: ``max_failures`` evaluations have failed.
@@ -98,7 +100,10 @@ class _Run:
         self._check_failures()
         self.evaluator.start(self.parallel)
         try:
-            return self._batches(self.evaluator) if self.evaluator.batched else self._trials()
+            reason = self._batches(self.evaluator) if self.evaluator.batched else self._trials()
+            if self.out:
+                self._leave()
+            return reason
         except ExecutorDied:  # any of those that it held may be the cause
             self._leave(but={trial.id for trial in self.out.values()})
             raise
@@ -126,9 +131,11 @@ class _Run:
                     ended = self._evaluate_new()
             if not out:
                 return ended
-            done, _ = wait(out, return_when=FIRST_COMPLETED)
+            done, _ = wait(out, timeout=_LOOK, return_when=FIRST_COMPLETED)
             self._collect(done)
             self._check_failures()
+            if out and study.stop.interrupts(study):
+                return None
 
     def _collect(self, done: Collection[Future[Outcome]]) -> None:
         """Record what came back. An error that ends the run is raised when all that came beside it is recorded."""

@@ -40,6 +40,10 @@ class Rule:
         """The number of evaluations after which this stops whatever else happens; None: there is none."""
         return None
 
+    def interrupts(self, study: Study) -> bool:
+        """Whether what is being evaluated should be stopped now, rather than finish first: what the clock decides."""
+        return False
+
     def check(self, task: Task) -> None:
         """Refuse, with a ``ConfigError``, a study that the rule cannot judge, by its task."""
 
@@ -65,6 +69,9 @@ class AnyOf(Rule):
             return None
         budgets = [n for rule in self.rules if (n := rule.budget()) is not None]
         return min(budgets) if budgets else None
+
+    def interrupts(self, study: Study) -> bool:  # noqa: D102
+        return any(rule.interrupts(study) for rule in self.rules)
 
     def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
@@ -94,6 +101,9 @@ class AllOf(Rule):
         budgets = [rule.budget() for rule in self.rules]
         known = [n for n in budgets if n is not None]
         return max(known) if known and len(known) == len(budgets) else None
+
+    def interrupts(self, study: Study) -> bool:  # noqa: D102
+        return self.reason(study) is not None and any(rule.interrupts(study) for rule in self.rules)
 
     def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
@@ -158,6 +168,9 @@ class Time(Rule):
     def reason(self, study: Study) -> Reason | None:  # noqa: D102
         passed = study.seconds - self.since
         return Reason("time", f"{passed:.0f} s passed of {self.seconds:g} s") if passed >= self.seconds else None
+
+    def interrupts(self, study: Study) -> bool:  # noqa: D102
+        return self.reason(study) is not None
 
 
 @dataclass(frozen=True)

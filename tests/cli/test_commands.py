@@ -188,6 +188,19 @@ def test_debug_shows_the_traceback(folder: Path) -> None:
 # ---------------------------------------------------------------------- run and show
 
 
+def test_a_run_ends_in_time_though_an_evaluation_hangs(folder: Path) -> None:
+    hanging = ["--set", "objective.command=sleep 600; echo {x}", "--set", "objective.shell=true"]
+    code, _, err = call("run", "study.toml", *hanging, "--set", "stop.time=0.5")
+    assert code == 1
+    assert "s passed of 0.5 s; 1 that was running will be started again" in err
+    code, out, _ = call("run", "study.toml", *hanging, "--set", "stop.time=0.5", "--json")
+    summary = json.loads(out)
+    assert (summary["reason"], summary["evaluations"], summary["pending"]) == ("time", 0, 1)
+    code, out, err = call("run", "study.toml")
+    assert code == 0, err
+    assert "best trial" in out
+
+
 def test_a_changed_strategy_goes_on_only_when_told_to(folder: Path) -> None:
     assert call("run", "study.toml", "-q")[0] == 0
     code, _, err = call("run", "study.toml", "-q", "--set", "study.strategy=sobol", "-n", "8")

@@ -99,8 +99,7 @@ def run(
             _finish(study, config, ended, json, quiet)
             status = study.status
     if ended is not None:
-        left = f"; {status.pending} that were running will be started again" if status.pending else ""
-        say(f"{ended.detail}, which are recorded in {config.journal}{left}.\nGo on with: {_again()}")
+        say(f"{ended.detail}, which are recorded in {config.journal}{_left(study)}.\nGo on with: {_again()}")
         raise typer.Exit(INTERRUPTED)
     if status.complete == 0:
         fail("no evaluation succeeded; see why with: " + shlex.join(["zoopt", "show", str(file)]), FAILED)
@@ -140,9 +139,15 @@ def _finish(study: Study, config: StudyConfig, ended: Reason | None, json: bool,
         )
         return
     if ended is None and status.stop and not quiet:
-        say(f"stopped: {status.detail}.")
+        say(f"stopped: {status.detail}{_left(study)}.")
     if trials:
         out().print(best_table(study, trials))
+
+
+def _left(study: Study) -> str:
+    """What becomes of the trials that are out."""
+    n = study.status.pending
+    return f"; {n} that {'was' if n == 1 else 'were'} running will be started again" if n else ""
 
 
 def _again() -> str:
