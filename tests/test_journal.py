@@ -6,6 +6,7 @@ import gc
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -31,7 +32,7 @@ from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool
 
 from zoopt import Real, Study
-from zoopt.errors import ConfigError, ConnectionLost, JournalError, LeaseLost, StudyLocked
+from zoopt.errors import ConfigError, ConnectionLost, JournalError, JournalWarning, LeaseLost, StudyLocked
 from zoopt.journal import OPENED, Event, Journal, Owner, StudyLog, decode
 from zoopt.journal.lease import _process
 from zoopt.journal.schema import SCHEMA
@@ -1183,7 +1184,7 @@ def test_after_an_outage_the_log_goes_on(line: Line, recorded: bool, together: b
             line.cut_answer = b"COMMIT\0"
         else:
             line.cut()
-        with pytest.raises(ConnectionLost, match="it is not known whether that was recorded.*telling a trial again is safe"):
+        with pytest.raises(ConnectionLost, match=r"it is not known whether that was recorded.*telling a trial again is safe"):
             write()
         for _ in range(2):
             with pytest.raises(JournalError, match="does not answer"):
@@ -1515,6 +1516,113 @@ def test_addresses_that_cannot_be(tmp_path: Path) -> None:
         Journal("://")
     with pytest.raises(ConfigError, match="'full' or 'process', not 'fast'"):
         Journal(tmp_path / "study.db", durability="fast")  # type: ignore[arg-type]
+
+
+# Copying and moving the file
+
+
+@pytest.mark.parametrize("reader", ["idle", "in the midst of reading", None])
+def test_the_file_alone_is_the_whole_journal_once_its_driver_is_closed(tmp_path: Path, reader: str | None) -> None:
+    path, copy = tmp_path / "study.db", tmp_path / "copy.db"
+    with Journal(path) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        for i in range(20):
+            log.append("told", told(i), dtype=TOLD)
+        other = sqlite3.connect(path, isolation_level=None)
+        if reader is not None:
+            if reader != "idle":
+                other.execute("BEGIN")
+            assert other.execute("SELECT count(*) FROM events").fetchall() == [(20,)]
+    if reader != "in the midst of reading":
+        shutil.copy(path, copy)  # also while others look at it
+    other.close()
+    shutil.copy(path, copy)
+    assert [e.body for e in read_all(copy)] == [told(i) for i in range(20)]
+
+
+def test_a_copy_of_a_journal_in_use_says_so(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Journal(path) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+        for name in ("one", "two"):
+            shutil.copy(path, tmp_path / f"{name}.db")  # without its -wal file, where the event is
+        with Journal(tmp_path / "one.db") as copy, pytest.raises(StudyLocked) as refused:
+            copy.study("svm").acquire()
+        assert re.search(r"looks like a copy .* can be opened in [1-6][0-9]? s", str(refused.value))
+        assert "kill" not in str(refused.value)
+        execute(f"sqlite:///{tmp_path}/two.db", "UPDATE studies SET lease_until = 0")
+        with Journal(tmp_path / "two.db") as copy, pytest.warns(JournalWarning, match="copied while it was in use .* -wal"):
+            copy.study("svm").acquire()
+        assert log.append("told", told(1), dtype=TOLD) == 1
+
+
+def test_a_database_without_tables_is_not_taken_for_a_new_journal(tmp_path: Path) -> None:
+    path = tmp_path / "copy.db"
+    with sqlite3.connect(path) as connection:
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
+    before = path.read_bytes()
+    assert before
+    for arguments in ({}, {"read_only": True}):
+        with pytest.raises(JournalError, match="-wal"):
+            Journal(path, **arguments)
+    assert path.read_bytes() == before
+    empty = tmp_path / "empty.db"
+    empty.touch()  # nothing is lost with this one
+    Journal(empty).close()
+
+
+@pytest.mark.parametrize("what", ["moved", "deleted", "replaced"])
+def test_a_file_that_is_no_longer_there_stops_its_driver(tmp_path: Path, what: str) -> None:
+    path, elsewhere = tmp_path / "study.db", tmp_path / "moved.db"
+    journal = Journal(path)
+    log = journal.study("svm", create={})
+    log.acquire()
+    for i in range(3):
+        log.append("told", told(i), dtype=TOLD)
+    if what == "moved":
+        path.rename(elsewhere)
+    else:
+        path.unlink()
+    if what == "replaced":
+        Journal(path).close()
+    before = sorted(tmp_path.glob("*.db"))
+    for _ in range(2):
+        with pytest.raises(JournalError, match="was moved, deleted or replaced"):
+            log.append("told", told(3), dtype=TOLD)
+    with pytest.raises(JournalError, match="was moved, deleted or replaced"):
+        log.append("asked", sync=False)
+    assert log._heartbeat is not None
+    with pytest.raises(JournalError, match="was moved, deleted or replaced"):
+        log._heartbeat._renew()
+    assert sorted(tmp_path.glob("*.db")) == before  # none is made anew
+    if what != "moved":
+        journal.close()
+        return
+    shutil.copy(elsewhere, tmp_path / "copy.db")
+    assert len(read_all(tmp_path / "copy.db", read_only=True)) == 3  # the moved file has it all
+    elsewhere.rename(path)
+    assert log.append("told", told(3), dtype=TOLD) == 3
+    path.rename(elsewhere)
+    journal.close()
+    assert [e.body for e in read_all(elsewhere) if e.kind == "told"] == [told(i) for i in range(4)]
+
+
+def test_a_moved_file_is_noticed_by_the_heartbeat(tmp_path: Path) -> None:
+    path, elsewhere = tmp_path / "study.db", tmp_path / "moved.db"
+    with Journal(path) as journal:
+        log = journal.study("svm", create={})
+        log.acquire()
+        log.append("told", told(0), dtype=TOLD)
+        path.rename(elsewhere)
+        assert log._heartbeat is not None
+        with pytest.raises(JournalError, match="was moved"):
+            log._heartbeat._renew()
+        shutil.copy(elsewhere, tmp_path / "copy.db")
+        assert len(read_all(tmp_path / "copy.db", read_only=True)) == 1
 
 
 def test_a_writer_that_holds_the_file_does_not_stop_a_reader(full: Path) -> None:

@@ -101,5 +101,9 @@ class StudyMismatch(JournalError):
     """The recorded study and the one being opened differ in something that cannot be continued."""
 
 
+class JournalWarning(UserWarning):
+    """Something about a study's record that a person should know; the study goes on."""
+
+
 class ModelWarning(UserWarning):
     """The numerics of a surrogate failed, and the strategy went on without it."""

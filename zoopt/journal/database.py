@@ -85,11 +85,14 @@ class Database:
         self._file: sqlite3.Connection | None = None  # the same, where that is SQLite
         self._synced: bool | None = None
         self._begun = False  # within transaction()
+        self._place = ""  # path of the file, where that is SQLite
+        self._inode: tuple[int, int] | None = None  # what was there when it was opened for writing
         url = _parse(address)
         self.path: Path | None = None
         self.outlived = True  # whether the database may crash, and lose what was not synced, while this process lives on
         if url.get_backend_name() == "sqlite":
             self.path = _path(url)
+            self._place = str(self.path)
             self.label = str(url.database)
             self.outlived = False
             if read_only and not self.path.exists():
@@ -226,12 +229,45 @@ class Database:
     def close(self) -> None:
         """Close the connection."""
         with self.lock:
+            self.write_back()
             self._drop()
+
+    # The file, where that is SQLite
+
+    @property
+    def inode(self) -> str:
+        """What tells the file from a copy of it; empty where there is no file."""
+        return "" if self._inode is None else str(self._inode[1])
+
+    def check_file(self) -> None:
+        """See that the file is still where it was opened.
+
+        Raises:
+            JournalError: It was moved, deleted or replaced. What was recorded is in it, and no longer in a -wal file beside it.
+        """
+        if self._inode is None or _inode(self._place) == self._inode:
+            return
+        with self.lock:
+            self.write_back()
+            self._drop()
+        raise JournalError(
+            f"the file {self._place} was moved, deleted or replaced while this process had it open, and what was being recorded is not. "
+            "Put it back and go on, or close the study and open it where the file is now."
+        )
+
+    def write_back(self) -> None:
+        """Move what stands in the -wal file into the file itself, as far as nobody who reads or writes is in the way."""
+        if self._file is not None and not self.read_only:
+            with suppress(sqlite3.Error):
+                self._file.execute("PRAGMA busy_timeout=0")
+                self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+                self._file.execute(f"PRAGMA busy_timeout={_BUSY * 1000:.0f}")
 
     # Connecting
 
     def _connect_file(self) -> sqlite3.Connection:
-        mode = ("ro&immutable=1" if self._immutable else "ro") if self.read_only else "rwc"
+        self.check_file()
+        mode = ("ro&immutable=1" if self._immutable else "ro") if self.read_only else "rwc" if self._inode is None else "rw"
         uri = f"file:{quote(str(self.path))}?mode={mode}"
         return sqlite3.connect(uri, uri=True, timeout=_BUSY, check_same_thread=False, factory=_File)
 
@@ -245,6 +281,8 @@ class Database:
         self._file = self._driver if isinstance(self._driver, sqlite3.Connection) else None
         if self.dialect == "postgresql" and self.read_only:
             connection.exec_driver_sql("SET default_transaction_read_only TO on")
+        if self._file is not None and not self.read_only and self._inode is None:
+            self._inode = _inode(self._place)
         if self.dialect == "sqlite" and self.full:
             connection.exec_driver_sql("PRAGMA fullfsync=ON")  # macOS: through the drive's own cache; nothing elsewhere
         return connection
@@ -270,13 +308,14 @@ class Database:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(driver))  # not collected at the end of the interpreter either
 
     def _rollback(self) -> None:
-        if self._connection is not None:
-            try:
-                self._connection.exec_driver_sql("ROLLBACK")
-            except BaseException as error:
-                self._drop()  # a new connection leaves no doubt
-                if not isinstance(error, SQLAlchemyError):  # SQLite has already done so after some errors
-                    raise
+        if self._connection is None or (self._file is not None and not self._file.in_transaction):  # SQLite does so after some errors
+            return
+        try:
+            self._connection.exec_driver_sql("ROLLBACK")
+        except BaseException as error:
+            self._drop()  # a new connection leaves no doubt
+            if not isinstance(error, SQLAlchemyError):
+                raise
 
     def _compile(self, construct: Executable) -> _Statement:
         compiled: Any = construct.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
@@ -288,7 +327,8 @@ class Database:
         version = self._version()
         if version is None:
             if self.read_only:
-                raise JournalError(f"{self.label} holds no journal: nothing was ever recorded there. Check the path.")
+                copied = ", or it is a copy without the -wal file that was beside it" if self.path else ""
+                raise JournalError(f"{self.label} holds no journal: nothing was ever recorded there{copied}. Check the path.")
             version = self._refuse_others()
         elif version > schema.SCHEMA:
             raise JournalError(
@@ -302,12 +342,12 @@ class Database:
             )
         if self.read_only:
             return
+        if version != schema.SCHEMA:  # before a -wal file is used, so that the tables are never in that alone
+            self._create_or_migrate()
         if self.dialect == "sqlite":
             self._use_wal()
-        if version != schema.SCHEMA:
-            self._create_or_migrate()
-        elif self.dialect == "sqlite":  # a file without write permission opens silently and would fail at the first event
-            with self.transaction(sync=False):
+        if version == schema.SCHEMA and self.dialect == "sqlite":
+            with self.transaction(sync=False):  # a file without write permission opens silently and would fail at the first event
                 pass
 
     def _version(self) -> int | None:
@@ -338,11 +378,17 @@ class Database:
     def _refuse_others(self) -> int | None:
         """Refuse tables that are not ours; gives the schema of a journal that another process has made since we looked."""
         assert self._connection is not None
+        size = self.path.stat().st_size if self.path else 0  # before the tables are looked for, which another process may be making
         tables = set(inspect(self._connection).get_table_names())
         if "zoopt_meta" in tables:
             return self._version()
         if self.dialect == "sqlite" and tables:
             raise JournalError(f"{self.label} is the database of another program (it holds {_some(tables)}); choose another file.")
+        if size and not tables:
+            raise JournalError(
+                f"{self.label} holds no tables, and is no new file either. If it was copied from a journal in use, copy the -wal file that "
+                "is beside that too; otherwise choose another file."
+            )
         if taken := tables & set(schema.METADATA.tables):
             raise JournalError(f"{self.label} holds {_some(taken)} of another program; choose another database, or a schema of its own.")
         return None
@@ -434,6 +480,14 @@ def check_address(address: str | os.PathLike[str]) -> None:
 
 def _path(url: URL) -> Path:
     return Path(url.database or "").expanduser().absolute()
+
+
+def _inode(place: str) -> tuple[int, int] | None:
+    try:
+        found = os.stat(place)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 def _check_path(path: Path, label: str) -> None:

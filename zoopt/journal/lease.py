@@ -30,6 +30,7 @@ class Owner:
         boot: This run of the machine's kernel.
         namespace: In which process ids are counted; differs between containers of one machine.
         token: Unique to this lease.
+        inode: Of the journal's file on its machine, which tells it from a copy; empty where there is no file.
     """
 
     host: str
@@ -39,12 +40,13 @@ class Owner:
     boot: str
     namespace: str
     token: str
+    inode: str = ""
 
     @staticmethod
-    def here() -> Owner:
+    def here(inode: str = "") -> Owner:
         """A new lease of the present process."""
         _, start = _process(os.getpid())
-        return Owner(socket.gethostname(), os.getpid(), time.time(), start, *_machine(), uuid.uuid4().hex)
+        return Owner(socket.gethostname(), os.getpid(), time.time(), start, *_machine(), uuid.uuid4().hex, inode)
 
     @staticmethod
     def parse(data: str) -> Owner:

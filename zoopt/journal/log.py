@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+import warnings
 import weakref
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,7 +18,7 @@ from zlib import crc32
 
 from sqlalchemy.exc import IntegrityError
 
-from zoopt.errors import ConnectionLost, JournalError, LeaseLost, StudyLocked
+from zoopt.errors import ConnectionLost, JournalError, JournalWarning, LeaseLost, StudyLocked
 from zoopt.journal.events import Dtype, Events, bound, checksum, damaged, dtype_to_spec, spec_to_dtype, to_json
 from zoopt.journal.lease import Heartbeat, Owner, give_up
 
@@ -343,6 +344,8 @@ class StudyLog:
 
     def _commit(self, write: _Write, sync: bool) -> None:
         """Write events exactly once, also when the connection is lost or an interrupt comes meanwhile."""
+        if sync:
+            self._database.check_file()
         for attempt in range(3):
             self._doubt = write, sync
             try:
@@ -442,7 +445,7 @@ class StudyLog:
 
     def _take(self, held: str, until: float, former: Owner | None) -> bool:
         """Take the lease if it still is as it was seen, and read where the log ends."""
-        database, here = self._database, Owner.here()
+        database, here = self._database, Owner.here(self._database.inode)
         owner = here.to_json()
         heartbeat = Heartbeat(
             here.token,
@@ -473,7 +476,19 @@ class StudyLog:
             raise
         if former is not None:
             logger.info("took over study %r from process %d on %s", self.name, former.pid, former.host)
+            if self._copied(former):
+                warnings.warn(
+                    f"the journal {database.label} was copied while it was in use by process {former.pid} on {former.host}; unless the "
+                    f"-wal file beside it was copied too, what was recorded last in study {self.name!r} is missing.",
+                    JournalWarning,
+                    stacklevel=3,
+                )
+        database.write_back()  # so that a copy of the file alone shows that it was in use
         return True
+
+    def _copied(self, holder: Owner) -> bool:
+        """Whether the file is not the one that a driver drove."""
+        return bool(holder.inode) and holder.inode != self._database.inode
 
     def _end(self, why: str) -> None:
         """Drive no longer."""
@@ -505,18 +520,20 @@ class StudyLog:
             raise self._lose()
 
     def _locked(self, holder: Owner, left: float) -> str:
-        if holder.here_too and holder.pid == os.getpid():
+        where = f"study {self.name!r} in {self._database.label}"
+        if self._copied(holder):
             return (
-                f"this process already drives study {self.name!r} in {self._database.label}, through another object: close that one first "
-                "(study.close())."
+                f"{where} is recorded as driven by process {holder.pid} on {holder.host}, but the file looks like a copy of the one which "
+                f"that drives. If it is one, nobody drives it here, and it can be opened in {max(left, 0):.0f} s, when its lease runs out."
             )
+        if holder.here_too and holder.pid == os.getpid():
+            return f"this process already drives {where}, through another object: close that one first (study.close())."
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(holder.since))
         remedy = (
             f"if it hangs, end it (kill {holder.pid}) and try again at once"
             if holder.here_too
             else f"if that machine is gone, its lease runs out in {max(left, 0):.0f} s"
         )
-        where = f"study {self.name!r} in {self._database.label}"
         return (
             f"{where} is driven by process {holder.pid} on {holder.host} since {since}, and a study has one "
             f"driver at a time. Wait for it or close it there; {remedy}. To look at it, open the journal with read_only=True."
