@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import multiprocessing
 import os
 import pty
+import re
 import select
 import signal
+import struct
 import subprocess
 import sys
 import tempfile
+import termios
 import time
 from pathlib import Path
 from typing import Any
@@ -61,6 +65,8 @@ _FORKED.set_forkserver_preload(
 _RUN = """
 import os, sys
 os.chdir(folder)
+os.environ["TERM"] = "xterm"
+os.environ.pop("COLUMNS", None)  # the terminal says itself how wide it is
 for path, number in ((out, 1), (err, 2)):
     os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOCTTY), number)
 sys.argv = ["zoopt", *arguments]
@@ -221,9 +227,11 @@ def test_failures_are_recorded_and_too_many_stop_the_run(folder: Path) -> None:
     assert "of 6" in out
 
 
-def test_a_bar_is_drawn_on_a_terminal(folder: Path) -> None:
+def on_a_terminal(folder: Path, columns: int, *arguments: str) -> tuple[str, str]:
+    """What a run draws on a terminal, and what it prints to its standard output."""
     ours, theirs = pty.openpty()
-    run = Run(folder, "run", "study.toml", "-n", "6", err=os.ttyname(theirs))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    run = Run(folder, *arguments, err=os.ttyname(theirs))
     seen = b""
     while run.process.is_alive() or select.select([ours], [], [], 0)[0]:
         if select.select([ours], [], [], 0.1)[0]:
@@ -232,10 +240,26 @@ def test_a_bar_is_drawn_on_a_terminal(folder: Path) -> None:
     os.close(ours)
     code, out, _ = run.end()
     assert code == 0, seen
-    text = seen.decode()
+    return seen.decode(), out
+
+
+def test_a_bar_is_drawn_on_a_terminal(folder: Path) -> None:
+    (folder / "objective.sh").write_text("sleep 0.15; echo $1\n")  # slower than the bar is redrawn
+    text, out = on_a_terminal(folder, 120, "run", "study.toml", "-n", "6")
     assert "6/6" in text
     assert "best 0." in text
+    assert "evaluations/s" in text
+    assert re.search(r"\b0:0\d left", text)
     assert "\x1b[" in text  # drawn over and over
     assert "best trial" not in text
     assert "best trial" in out
     assert "\x1b[" not in out
+
+
+def test_in_a_narrow_terminal_the_bar_gives_way_and_what_it_says_is_cut_last(folder: Path) -> None:
+    (folder / "objective.sh").write_text("sleep 0.15; echo $1\n")
+    text, _ = on_a_terminal(folder, 50, "run", "study.toml", "-n", "6")
+    lines = [re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", line).rstrip() for line in re.split("[\r\n]+", text)]
+    drawn = [line for line in lines if re.match(r"study\b", line)]
+    assert drawn and all(len(line) <= 50 and re.search(r"\d/6", line) for line in drawn)
+    assert any("best 0." in line and "evaluations/s" in line for line in drawn)

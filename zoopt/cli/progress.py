@@ -16,6 +16,7 @@ from zoopt.cli.output import clock, err, number, say
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress as Bar
+    from rich.progress import Task
 
     from zoopt.study import Study
 
@@ -23,6 +24,7 @@ _REDRAW = 0.1  # seconds between updates of the bar, however fast the trials are
 _LINES = 10.0  # seconds between lines where there is no terminal
 _RECENT = 64  # finished trials from which the speed is taken
 _FAILURES_SHOWN = 10
+_GAPS = 3  # columns between the four parts of the bar's line
 
 
 class Speed:
@@ -124,15 +126,27 @@ class Progress:
 
 
 def _bar(console: Console) -> Bar:
-    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
+    """Name, bar, count and text; in a narrow terminal the bar gives way first, then the end of the text, never name and count."""
+    from rich.cells import cell_len
+    from rich.progress import BarColumn, MofNCompleteColumn, ProgressColumn, TextColumn
     from rich.progress import Progress as Bar
+    from rich.table import Column
+    from rich.text import Text
+
+    count = MofNCompleteColumn(table_column=Column(no_wrap=True))
+
+    class Rest(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            parts = [*([task.fields["text"]] if task.fields["text"] else []), f"{clock(task.elapsed or 0.0)} passed"]
+            text = Text(" · ".join(parts), no_wrap=True)
+            text.truncate(max(console.width - cell_len(task.description) - count.render(task).cell_len - _GAPS, 0), overflow="ellipsis")
+            return text
 
     return Bar(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[text]}", markup=False),
-        TimeElapsedColumn(),
+        count,
+        Rest(table_column=Column(no_wrap=True)),
         console=console,
         refresh_per_second=5,
     )
