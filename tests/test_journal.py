@@ -1518,6 +1518,35 @@ def test_addresses_that_cannot_be(tmp_path: Path) -> None:
         Journal(tmp_path / "study.db", durability="fast")  # type: ignore[arg-type]
 
 
+def test_a_writer_that_waits_for_another_study_keeps_trying_soon(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = sqlite3.connect(full, isolation_level=None)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) % 100 == 0:
+            other.execute("ROLLBACK")
+
+    with Journal(full) as journal:
+        log = journal.study("svm")
+        log.acquire()
+        monkeypatch.setattr("zoopt.journal.database.time.sleep", pause)
+        state = random.getstate()
+        for i in range(1, 3):
+            other.execute("BEGIN IMMEDIATE")
+            if i == 1:
+                log.append("told", told(40), dtype=TOLD)
+            else:
+                with log.transaction() as t:
+                    t.append("told", told(41), dtype=TOLD)
+            assert len(pauses) == 100 * i
+        assert random.getstate() == state
+        assert 0 < max(pauses) < 0.01  # the other's pause between two of its writes is no longer
+        assert len(set(pauses)) > 150
+    other.close()
+    assert len(read_all(full, read_only=True)) == 42
+
+
 # Copying and moving the file
 
 

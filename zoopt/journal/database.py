@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import random
 import shutil
 import sqlite3
 import threading
@@ -30,6 +31,7 @@ from zoopt.journal import schema
 Durability = Literal["full", "process"]
 
 _BUSY = 30.0  # seconds a writer waits for another one
+_PAUSE = 0.002  # at most so many between two tries
 _SYNCHRONOUS = {
     "sqlite": {True: "PRAGMA synchronous=FULL", False: "PRAGMA synchronous=NORMAL"},
     "postgresql": {True: "SET synchronous_commit TO on", False: "SET synchronous_commit TO off"},
@@ -85,6 +87,8 @@ class Database:
         self._file: sqlite3.Connection | None = None  # the same, where that is SQLite
         self._synced: bool | None = None
         self._begun = False  # within transaction()
+        self._opened = False
+        self._chance = random.Random()
         self._place = ""  # path of the file, where that is SQLite
         self._inode: tuple[int, int] | None = None  # what was there when it was opened for writing
         url = _parse(address)
@@ -121,6 +125,8 @@ class Database:
         _OPEN.add(self)
         try:
             self._open()
+            self._opened = True
+            self._wait_ourselves()
         except BaseException:
             self.close()
             raise
@@ -135,26 +141,34 @@ class Database:
             ConnectionLost: The connection ended; the next statement opens another.
             JournalError: Any other failure, as a sentence.
         """
-        try:
-            connection = self._connection or self._connect()
-            return connection.exec_driver_sql(text, parameters)
-        except IntegrityError:
-            raise
-        except DBAPIError as error:
-            if error.connection_invalidated:
+        end = None
+        while True:
+            try:
+                connection = self._connection or self._connect()
+                return connection.exec_driver_sql(text, parameters)
+            except IntegrityError:
+                raise
+            except DBAPIError as error:
+                if error.connection_invalidated:
+                    self._drop()
+                    raise ConnectionLost(
+                        f"the connection to {self.label} was lost ({_first_line(error.orig)}), and it is not known whether the last "
+                        "statement was carried out. The next call connects again; trying again does no harm."
+                    ) from error
+                if not _code(error.orig).startswith("SQLITE_BUSY"):
+                    raise self.error(error.orig or error) from error
+                end = end or time.monotonic() + _BUSY
+                if time.monotonic() > end:
+                    raise self.error(error.orig or error) from error
+                # At random, and soon: with SQLite's own, ever longer pauses a driver that has just had its turn gets the next one too.
+                time.sleep(self._chance.uniform(0.0, _PAUSE))
+            except (SQLAlchemyError, UnicodeDecodeError) as error:
+                raise self.error(error) from error
+            except JournalError:
+                raise
+            except BaseException:  # an interrupt leaves the connection in no known state
                 self._drop()
-                raise ConnectionLost(
-                    f"the connection to {self.label} was lost ({_first_line(error.orig)}), and it is not known whether the last statement "
-                    "was carried out. The next call connects again; trying again does no harm."
-                ) from error
-            raise self.error(error.orig or error) from error
-        except (SQLAlchemyError, UnicodeDecodeError) as error:
-            raise self.error(error) from error
-        except JournalError:
-            raise
-        except BaseException:  # an interrupt leaves the connection in no known state
-            self._drop()
-            raise
+                raise
 
     def execute(self, statement: str, /, **values: Any) -> int:
         """Run a statement of ``schema.STATEMENTS``; how many rows it met."""
@@ -259,9 +273,7 @@ class Database:
         """Move what stands in the -wal file into the file itself, as far as nobody who reads or writes is in the way."""
         if self._file is not None and not self.read_only:
             with suppress(sqlite3.Error):
-                self._file.execute("PRAGMA busy_timeout=0")
                 self._file.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-                self._file.execute(f"PRAGMA busy_timeout={_BUSY * 1000:.0f}")
 
     # Connecting
 
@@ -283,6 +295,8 @@ class Database:
             connection.exec_driver_sql("SET default_transaction_read_only TO on")
         if self._file is not None and not self.read_only and self._inode is None:
             self._inode = _inode(self._place)
+        if self._opened:
+            self._wait_ourselves()
         if self.dialect == "sqlite" and self.full:
             connection.exec_driver_sql("PRAGMA fullfsync=ON")  # macOS: through the drive's own cache; nothing elsewhere
         return connection
@@ -321,6 +335,11 @@ class Database:
         compiled: Any = construct.compile(dialect=self._engine.dialect)  # type: ignore[attr-defined]
         return _Statement(str(compiled), tuple(compiled.positiontup))
 
+    def _wait_ourselves(self) -> None:
+        """Have SQLite say at once that another process is writing; see ``run``."""
+        if self._file is not None:
+            self._file.execute("PRAGMA busy_timeout=0")
+
     # Opening
 
     def _open(self) -> None:
@@ -345,7 +364,7 @@ class Database:
         if version != schema.SCHEMA:  # before a -wal file is used, so that the tables are never in that alone
             self._create_or_migrate()
         if self.dialect == "sqlite":
-            self._use_wal()
+            self.run("PRAGMA journal_mode=WAL").close()
         if version == schema.SCHEMA and self.dialect == "sqlite":
             with self.transaction(sync=False):  # a file without write permission opens silently and would fail at the first event
                 pass
@@ -392,18 +411,6 @@ class Database:
         if taken := tables & set(schema.METADATA.tables):
             raise JournalError(f"{self.label} holds {_some(taken)} of another program; choose another database, or a schema of its own.")
         return None
-
-    def _use_wal(self) -> None:
-        end = time.monotonic() + _BUSY
-        while True:  # the switch does not wait by itself for a process that does the same just now
-            try:
-                self.run("PRAGMA journal_mode=WAL").close()
-                return
-            except JournalError as error:
-                cause = error.__cause__.orig if isinstance(error.__cause__, DBAPIError) else None
-                if not _code(cause).startswith("SQLITE_BUSY") or time.monotonic() > end:
-                    raise
-                time.sleep(0.01)
 
     def _create_or_migrate(self) -> None:
         with self.transaction(sync=True):
