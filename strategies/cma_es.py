@@ -245,7 +245,8 @@ class CMAES(Generational):
 
     The default for continuous problems of up to a few hundred columns with some hundreds of evaluations and more; no model
     of the values is made, only their order counts. Integers and choices are searched as if continuous and then snapped,
-    which is fine for a few of them. With very few evaluations use ``bo``.
+    which is fine for a few of them; where the study is ``deterministic`` and all variables are such, a point that is met again costs
+    no evaluation. With very few evaluations use ``bo``.
 
     Results that are added before the first ask start it: the mean is the best of them, the step size at most a sixth of ``sigma0``
     and smaller where they lie close together. Results added later teach it nothing. Results are compared as if they all came from one

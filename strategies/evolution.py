@@ -130,8 +130,9 @@ class Evolution(Generational):
     """Base class of the strategies on pymoo: a subclass names its algorithm.
 
     Results that are added before the first ask are members of the first population, the best of them where there are more than
-    ``popsize``; only the others are asked. Results added later teach it nothing. Results are compared as if they all came from one
-    context; where the context changes what is good use ``bo``.
+    ``popsize``; only the others are asked. Results added later teach it nothing. Where the study is ``deterministic`` and all
+    variables are integers or choices, a point that is met again costs no evaluation. Results are compared as if they all came
+    from one context; where the context changes what is good use ``bo``.
     """
 
     popsize: int = 100  # points of a generation

@@ -12,7 +12,7 @@ from torch import Tensor
 
 import zoopt
 from zoopt import Choice, Context, Integer, Real, Space, Study, minimize
-from zoopt.errors import NotReady, StrategyError
+from zoopt.errors import Exhausted, NotReady, StrategyError
 from zoopt.feedback import Candidates, Evaluation, Observations
 from zoopt.generation import Generational
 from zoopt.random import Random
@@ -232,15 +232,16 @@ def test_what_is_added_after_the_first_generation_was_proposed_starts_nothing() 
     assert added_of(study) == {} and len(batch) == 2
 
 
-def test_enqueued_points_start_it_too_but_not_where_they_failed() -> None:
-    study = Study(BOX, FromAdded(), seed=5)
+@pytest.mark.parametrize("constraints", [{}, {"constraints": ["heat"]}])
+def test_enqueued_points_start_it_too_but_not_where_they_failed(constraints: Any) -> None:
+    study = Study(BOX, FromAdded(), seed=5, **constraints)
     for a, value in ((0.0, 2.0), (1.0, None), (2.0, 1.0)):
         study.enqueue({"a": a, "b": 0.0})
         trial = study.ask()
         if value is None:
             study.fail(trial, "crash")
         else:
-            study.tell(trial, value)
+            study.tell(trial, value, constraints=[-1.0] if constraints else None)
     study.ask()
     assert added_of(study)["values"] == [1.0, 2.0]
 
@@ -344,6 +345,129 @@ def test_late_results_of_a_generation_that_is_over_change_nothing() -> None:
     mean = state.inner.mean.clone()  # type: ignore[attr-defined]
     state = recipe.tell(task, state, told, random)
     assert state.closed is None and torch.equal(state.inner.mean, mean)  # type: ignore[attr-defined]
+
+
+LEVELS = Space({"a": Integer(0, 6), "b": Integer(0, 6)})
+
+
+def levels(params: Any) -> float:
+    return float((params["a"] - 3) ** 2 + (params["b"] - 1) ** 2)
+
+
+def met_again(generations: int, seed: int = 6, **options: Any) -> tuple[DriftState, list[tuple[Any, ...]]]:
+    """Generations of a study that is told one by one, and the points it asked."""
+    study, asked = Study(LEVELS, Drift(), seed=seed, **options), []
+    while len(inner_of(study).seen) < generations:
+        trial = study.ask()
+        asked.append(tuple(trial.params.values()))
+        study.tell(trial, levels(trial.params))
+    return inner_of(study), asked
+
+
+def test_without_noise_the_search_is_the_same_for_fewer_evaluations() -> None:
+    noisy, all_asked = met_again(4)
+    certain, asked = met_again(4, deterministic=True)
+    assert_same(noisy, certain)
+    assert len(set(asked)) == len(asked) == len(set(all_asked)) < len(all_asked)
+
+
+def test_points_met_again_are_as_they_were_told_in_any_pieces_and_order() -> None:
+    rng = np.random.default_rng(1)
+    study = Study(LEVELS, Drift(), seed=6, deterministic=True)
+    while len(inner_of(study).seen) < 4:
+        trials: list[Any] = []
+        waiting = ""
+        while not waiting:
+            try:
+                trials += list(study.ask(int(rng.integers(1, 4))))
+            except NotReady as error:
+                waiting = str(error)
+        assert f"{len(trials)} of its 6 points have no result yet" in waiting
+        for piece in np.array_split(rng.permutation(len(trials)), 2):
+            study.tell([trials[k] for k in piece], [levels(trials[k].params) for k in piece])
+    assert_same(inner_of(study), met_again(4, deterministic=True)[0])
+
+
+FEW = Space({"a": Integer(0, 4), "b": Integer(0, 4)})
+
+
+def test_a_failure_met_again_is_a_failure_and_a_dropped_twin_is_closed() -> None:
+    def oks(end: str) -> list[list[bool]]:
+        study = Study(FEW, Drift(), seed=8, deterministic=True)
+        while len(inner_of(study).seen) < 2:
+            trial = study.ask()
+            if trial.id % 2:
+                study.tell(trial, 1.0)
+            else:
+                getattr(study, end)(trial)
+        latent = inner_of(study).seen
+        points = [list(map(tuple, FEW.snap(x).tolist())) for x in latent]
+        of_point: dict[Any, set[bool]] = {}
+        for point, ok in zip(points[0], inner_of(study).oks[0].tolist(), strict=True):
+            of_point.setdefault(point, set()).add(ok)
+        assert len(of_point) < N and all(len(found) == 1 for found in of_point.values())  # twins fare alike
+        again = [(point, ok) for point, ok in zip(points[1], inner_of(study).oks[1].tolist(), strict=True) if point in of_point]
+        assert again
+        if end == "fail":
+            assert all({ok} == of_point[point] for point, ok in again)
+        return [ok.tolist() for ok in inner_of(study).oks]
+
+    assert not all(oks("fail")[0])
+    assert not all(oks("drop")[0])
+
+
+def test_twins_share_the_place_in_an_order() -> None:
+    study = Study(FEW, Drift(), seed=8, deterministic=True)
+    batch = study.ask(N)
+    assert len(batch) < N
+    study.rank(list(batch))
+    points, scores = FEW.snap(inner_of(study).seen[0]).tolist(), inner_of(study).values[0][:, 0].tolist()
+    for point, score in zip(points, scores, strict=True):
+        assert score == scores[points.index(point)]
+    assert len(set(scores)) == len(batch)
+
+
+def test_what_was_added_is_not_asked_again_but_known() -> None:
+    study = Study(LEVELS, Drift(), seed=6, deterministic=True, constraints=["heat"])
+    first = met_again(1)[1]
+    study.add(dict(zip("ab", first[0], strict=True)), 7.0, constraints=[-3.0])
+    batch = study.ask(N)
+    assert first[0] not in {tuple(params.values()) for params in batch.params}
+    study.tell(batch, [1.0] * len(batch), constraints=[[1.0]] * len(batch))
+    assert inner_of(study).values[0][0, 0] == 7.0
+    assert inner_of(study).extras[0]["constraints"][0, 0] == -3.0
+
+
+def test_where_a_whole_generation_is_known_other_points_are_asked() -> None:
+    study = Study(Space({"a": Integer(0, 2), "b": Integer(0, 2)}), Drift(), seed=6, deterministic=True)
+    asked = []
+    for _ in range(9):
+        trial = study.ask()
+        asked.append(tuple(trial.params.values()))
+        study.tell(trial, 1.0)
+    assert len(set(asked)) == 9
+    with pytest.raises(Exhausted, match="all 9 points"):
+        study.ask()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_known_points_survive_reopening_in_either_precision(tmp_path: Any, dtype: torch.dtype) -> None:
+    def asked(reopen: bool) -> list[Any]:
+        options: dict[str, Any] = {"seed": 6, "deterministic": True, "dtype": dtype, "journal": str(tmp_path / f"{reopen}.db")}
+        study, points = Study(LEVELS, Drift(), **options), []
+        for k in range(12):
+            trial = study.ask()
+            points.append(tuple(trial.params.values()))
+            study.tell(trial, levels(trial.params))
+            if reopen:
+                if k % 2:
+                    study._engine._spent = 1e9  # the next event comes with a snapshot; the others are replayed
+                study.close()
+                study = Study(LEVELS, Drift(), **options)
+        with study:
+            return points
+
+    assert asked(False) == asked(True) == met_again(4, deterministic=True)[1]
 
 
 def test_context_is_what_was_given_for_each_piece() -> None:

@@ -8,11 +8,15 @@ numbers are keyed by the generation's number: the same results in any order and 
 Results of points the method never proposed (added by the user) start it: those known before the first generation is
 proposed go to ``learn_added``, ordered from the best to the worst so that it does not matter how they came. Later ones
 teach a method of generations nothing.
+
+Where the objective is deterministic and the space finite, a proposed point that has a result already gets that result
+without an evaluation, and equal points of a generation share one: the search is the one that would evaluate them again,
+for less. Only where a whole generation is known are points that were never asked evaluated in its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +39,14 @@ class GenerationState(State):
     Attributes:
         inner: What the method has learned.
         number: Number of the current generation, from 0; -1 before the first.
-        added: What was told before the first generation, in pieces ``(k, d + m + c)``: points, values, constraints.
+        added: What was told before the first generation, in pieces ``(k, d + m + c + 1)``: points, values, constraints, ok.
+        known: In the same form, the results of all points of a finite, deterministic space.
         proposed: Its points as the method proposed them, ``(*runs, n, d)``; None between generations.
         asked: The same as handed out, snapped and moved inside the known constraints where needed.
         columns: The method's own columns of the generation.
         handed: Slots handed out so far.
+        free: Slots to hand out, ascending, where the others need no evaluation; None: all of them.
+        twins: By slot, the first slot with the same point, whose result it shares; None: each has its own.
         closed: ``(n,)`` bool, the slots that have a result; None while nothing has come back.
         ok: ``(*runs, n)`` bool, results that did not fail; None while none has failed.
         x, values, constraints, noise, gradients: What came back, by slot.
@@ -49,10 +56,13 @@ class GenerationState(State):
     inner: State
     number: int = -1
     added: list[Tensor] = field(default_factory=list)
+    known: list[Tensor] = field(default_factory=list)
     proposed: Tensor | None = None
     asked: Tensor | None = None
     columns: dict[str, Column] = field(default_factory=dict)
     handed: int = 0
+    free: np.ndarray[Any, Any] | None = None
+    twins: np.ndarray[Any, Any] | None = None
     closed: np.ndarray[Any, Any] | None = None
     ok: Tensor | None = None
     x: Tensor | None = None
@@ -61,6 +71,7 @@ class GenerationState(State):
     noise: Tensor | None = None
     gradients: Tensor | None = None
     scores: np.ndarray[Any, Any] | None = None
+    results: Any = live()  # rows of ``known`` by point
     slots: Any = live()  # the slot column of a generation handed out whole, recognised by identity
 
     @property
@@ -114,21 +125,22 @@ class Generational(Strategy[GenerationState]):
         if state.proposed is None:
             _open(self, task, state, request, random.at(state.number + 1))
         size = state.size
-        left = size - state.handed
+        free = np.arange(size) if state.free is None else state.free
+        left = len(free) - state.handed
         if left == 0:
-            waiting = size if state.closed is None else int((~state.closed).sum())
+            waiting = size if state.closed is None else int((~state.closed[free]).sum())
             raise NotReady(f"generation {state.number} is out: {waiting} of its {size} points have no result yet.")
         n = left if request.n is None else min(request.n, left)
-        first, state.handed = state.handed, state.handed + n
+        slots = free[state.handed : state.handed + n]
+        state.handed += n
         assert state.asked is not None and state.proposed is not None
-        slots = np.arange(first, first + n)
         columns: dict[str, Column] = {"generation": np.full(n, state.number), "slot": slots}
         if n == size:
             columns.update(state.columns)
             x, latent = state.asked, state.proposed
             state.slots = slots
         else:
-            own = slice(first, first + n)
+            own = slice(int(slots[0]), int(slots[0]) + n) if state.free is None else slots
             columns.update({name: column_rows(column, own, len(task.runs)) for name, column in state.columns.items()})
             x, latent = state.asked[..., own, :], state.proposed[..., own, :]
         if state.asked is not state.proposed:
@@ -136,9 +148,11 @@ class Generational(Strategy[GenerationState]):
         return state, Candidates(x, columns)
 
     def tell(self, task: Task, state: GenerationState, observations: Observations, random: Random) -> GenerationState:  # noqa: D102
+        if _recalls(task):
+            _remember(task, state, observations)
         if state.number < 0:
-            if type(self).learn_added is not Generational.learn_added:
-                _keep(state, observations)
+            if type(self).learn_added is not Generational.learn_added and observations.has_values:
+                _push(state.added, _rows(task, observations))
             return state
         slots = observations.column("slot")
         if slots is None or state.proposed is None:
@@ -153,13 +167,13 @@ class Generational(Strategy[GenerationState]):
             rows = np.nonzero((np.asarray(numbers) == state.number) & (slots >= 0) & (slots < state.size))[0]
             if len(rows) == 0:
                 return state
-            closed = _collect(task, state, observations, rows, slots[rows])
+            closed = _collect(task, state, observations, *_shared(state, rows, slots[rows]))
             if not closed.all():
                 return state
             generation = _collected(task, state)
         inner = self.update(task, state.inner, generation, random.at(state.number).child("update"))
         state.inner = _checked(self, "update", inner)
-        state.proposed = state.asked = state.slots = state.closed = state.ok = None
+        state.proposed = state.asked = state.slots = state.free = state.twins = state.closed = state.ok = None
         state.x = state.values = state.constraints = state.noise = state.gradients = state.scores = None
         state.columns = {}
         return state
@@ -174,29 +188,108 @@ def _checked(strategy: Generational, method: str, inner: Any) -> State:
     return inner
 
 
-def _keep(state: GenerationState, told: Observations) -> None:
-    """Keep results that came before the first generation; pieces double in size, so that many small tells stay cheap."""
-    if not told.has_values:
-        return
-    parts = [told.x, told.values] if told.constraints is None else [told.x, told.values, told.constraints]
-    rows = torch.cat([part.to(told.x) for part in parts], -1)
-    state.added.append(rows if told.all_ok else rows[told.ok])
-    while len(state.added) > 1 and len(state.added[-2]) <= len(state.added[-1]):
-        state.added[-2:] = [torch.cat(state.added[-2:])]
+def _rows(task: Task, told: Observations) -> Tensor:
+    """Points, values, constraints and whether they did not fail, side by side, ``(n, d + m + c + 1)``."""
+    x = told.x
+    constraints = x.new_full((len(x), len(task.constraints)), torch.nan) if told.constraints is None else told.constraints
+    return torch.cat([x, told.values.to(x), constraints.to(x), told.ok.to(x).unsqueeze(-1)], -1)
+
+
+def _told(task: Task, rows: Tensor) -> Observations:
+    """What `_rows` put side by side."""
+    d, m = task.dim, len(task.objectives)
+    x, values, constraints, ok = rows.split([d, m, len(task.constraints), 1], -1)
+    return Observations(
+        np.full(len(rows), -1),
+        x,
+        values,
+        constraints=constraints if task.constraints else None,
+        ok=None if bool(ok.all()) else ok[:, 0] > 0,
+        dtype=task.dtype,
+        device=rows.device,
+    )
+
+
+def _push(pieces: list[Tensor], rows: Tensor) -> None:
+    """Append rows; pieces double in size, so that many small ones stay cheap."""
+    pieces.append(rows)
+    while len(pieces) > 1 and len(pieces[-2]) <= len(pieces[-1]):
+        pieces[-2:] = [torch.cat(pieces[-2:])]
 
 
 def _added(task: Task, pieces: list[Tensor]) -> Observations:
-    """What was kept, the best first; rows of equal merit in the order of their numbers, so that no order of tells matters."""
+    """What was added and did not fail, the best first; rows of equal merit by their numbers, so that no order of tells matters."""
     rows = torch.cat(pieces)
+    rows = rows[rows[:, -1] > 0]
     table = rows.cpu().numpy()
     d, m = task.dim, len(task.objectives)
-    violation = np.maximum(table[:, d + m :], 0.0).sum(-1)
+    violation = np.maximum(table[:, d + m : -1], 0.0).sum(-1)
     order = np.lexsort((*table[:, : d + m].T, *([table[:, d]] if m == 1 else []), violation))
-    rows = rows[torch.from_numpy(order).to(rows.device)]
-    x, values, constraints = rows.split([d, m, rows.shape[1] - d - m], -1)
-    return Observations(
-        np.full(len(rows), -1), x, values, constraints=constraints if task.constraints else None, dtype=task.dtype, device=rows.device
-    )
+    return _told(task, rows[torch.from_numpy(order).to(rows.device)])
+
+
+def _recalls(task: Task) -> bool:
+    """Whether results are remembered by point: where evaluating one again says nothing, and one can be met again."""
+    space = task.space
+    return task.deterministic and not task.runs and not space.context and all(column.cardinality is not None for column in space.columns)
+
+
+def _keys(x: Tensor) -> list[bytes]:
+    """What points ``(n, d)`` are known by."""
+    return [row.tobytes() for row in (x + 0.0).cpu().numpy()]  # there is but one zero
+
+
+def _results(task: Task, state: GenerationState) -> dict[bytes, Tensor]:
+    """All known results by point."""
+    if state.results is None:
+        state.results = {key: row for piece in state.known for key, row in zip(_keys(piece[:, : task.dim]), piece, strict=True)}
+    results: dict[bytes, Tensor] = state.results
+    return results
+
+
+def _remember(task: Task, state: GenerationState, told: Observations) -> None:
+    """Keep the results of points that had none: failures too, but not points that were given up."""
+    if not told.has_values:
+        return
+    results, rows = _results(task, state), _rows(task, told)
+    new = []
+    for k, (i, key) in enumerate(zip(told.ids.tolist(), _keys(told.x), strict=True)):
+        if key not in results and i not in told.dropped:
+            results[key] = rows[k]
+            new.append(k)
+    if new:
+        _push(state.known, rows[new])
+
+
+def _recall(task: Task, state: GenerationState) -> None:
+    """Give slots whose points have a result that result, and let slots with the same point share one.
+
+    A generation of which everything is known is handed out as it is: a method that comes back to the same points only learns
+    more from the points never asked that a study puts in their place.
+    """
+    assert state.asked is not None
+    results, keys = _results(task, state), _keys(state.asked)
+    first: dict[bytes, int] = {}
+    twins = np.array([first.setdefault(key, slot) for slot, key in enumerate(keys)])
+    known = np.array([key in results for key in keys])
+    free = ~known & (twins == np.arange(len(keys)))
+    if free.all() or known.all():
+        return
+    state.free, state.twins = np.nonzero(free)[0], twins
+    slots = np.nonzero(known)[0]
+    state.closed, state.x = known & False, state.asked.clone()
+    if len(slots):
+        told = _told(task, torch.stack([results[keys[slot]] for slot in slots]))
+        _collect(task, state, told, np.arange(len(slots)), slots)
+
+
+def _shared(state: GenerationState, rows: Any, slots: Any) -> tuple[Any, Any]:
+    """The rows of some slots, and again for the slots that share their results."""
+    if state.twins is None or state.closed is None:
+        return rows, slots
+    row_of = dict(zip(slots.tolist(), rows.tolist(), strict=True))
+    both = np.nonzero(np.isin(state.twins, slots) & ~state.closed)[0]
+    return np.array([row_of[slot] for slot in state.twins[both].tolist()]), both
 
 
 def _open(strategy: Generational, task: Task, state: GenerationState, request: Request, random: Random) -> None:
@@ -224,6 +317,8 @@ def _open(strategy: Generational, task: Task, state: GenerationState, request: R
             asked[..., column] = value
     state.asked = task.space.repair(asked, random.child("repair"), tuple(request.fixed))
     state.columns = dict(candidates.columns)
+    if _recalls(task):
+        _recall(task, state)
 
 
 def _as_asked(task: Task, state: GenerationState, x: Tensor) -> Tensor:
@@ -262,7 +357,7 @@ def _collect(task: Task, state: GenerationState, told: Observations, rows: Any, 
         state.x = state.asked.clone()
     assert state.x is not None
     if told.rankings:
-        _collect_rankings(state, told, dict(zip(told.ids[rows].tolist(), slots.tolist(), strict=True)))
+        _collect_rankings(state, told, list(zip(told.ids[rows].tolist(), slots.tolist(), strict=True)))
         ranked = {i for ranking in told.rankings for i in ranking.ids}
         state.closed[slots[[i in ranked for i in told.ids[rows].tolist()]]] = True  # the others stay open
         return state.closed
@@ -288,13 +383,15 @@ def _collect(task: Task, state: GenerationState, told: Observations, rows: Any, 
     return state.closed
 
 
-def _collect_rankings(state: GenerationState, told: Observations, slot_of: Mapping[int, int]) -> None:
+def _collect_rankings(state: GenerationState, told: Observations, slots: Sequence[tuple[int, int]]) -> None:
+    """Add the scores of ranked trials to their slots, which come as pairs of trial and slot."""
     if state.scores is None:
         state.scores = np.zeros((2, state.size))
     for ranking in told.rankings:
-        for i, score in ranking.scores().items():
-            if i in slot_of:
-                state.scores[:, slot_of[i]] += (score, 1.0)
+        scores = ranking.scores()
+        for i, slot in slots:
+            if i in scores:
+                state.scores[:, slot] += (scores[i], 1.0)
 
 
 def _collected(task: Task, state: GenerationState) -> Observations:

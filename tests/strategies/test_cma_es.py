@@ -265,6 +265,20 @@ def test_started_from_added_points_it_goes_on_from_bytes(driver: Any) -> None:
     assert torch.equal(*runs)
 
 
+def test_a_promise_of_no_noise_saves_evaluations_on_integers() -> None:
+    space = Space({name: Integer(0, 8) for name in "abcd"})
+
+    def evaluations(seed: int, deterministic: bool) -> int:
+        study = zoopt.Study(space, CMAES(), seed=seed, deterministic=deterministic)
+        while study.best is None or study.best.value != 0.0:
+            trial = study.ask()
+            study.tell(trial, float(sum((v - o) ** 2 for v, o in zip(trial.params.values(), (1, 6, 4, 7), strict=True))))
+        return study.evaluations
+
+    noisy, certain = ([evaluations(seed, deterministic) for seed in range(8)] for deterministic in (False, True))
+    assert sum(certain) < 0.8 * sum(noisy)
+
+
 def test_orders_teach_it_what_values_do(driver: Any) -> None:
     told = driver(CMAES(), SPACES["bounded"])
     for _ in range(30):
