@@ -31,8 +31,9 @@ import pytest
 from sqlalchemy import create_engine, event
 from sqlalchemy.pool import NullPool
 
+import zoopt
 from zoopt import Real, Study
-from zoopt.errors import ConfigError, ConnectionLost, JournalError, JournalWarning, LeaseLost, StudyLocked
+from zoopt.errors import ConfigError, ConnectionLost, FeedbackError, JournalError, JournalWarning, LeaseLost, StudyLocked
 from zoopt.journal import OPENED, Event, Journal, Owner, StudyLog, decode
 from zoopt.journal.lease import _process
 from zoopt.journal.schema import SCHEMA
@@ -444,7 +445,8 @@ def test_a_second_driver_is_told_who_drives(address: str, child: Callable[..., C
         log = journal.study("svm")
         with pytest.raises(StudyLocked) as refused:
             log.acquire(wait=0.2)
-        for part in ("'svm'", f"process {driver.pid}", socket.gethostname(), f"kill {driver.pid}", "read_only=True"):
+        who = "'svm'", f"process {driver.pid}", socket.gethostname(), f"kill {driver.pid}"
+        for part in (*who, "read_only=True", "To look at it: zoopt show ", "or in Python zoopt.read("):
             assert part in str(refused.value)
         assert len(log.events()) == 1
         driver.kill()  # and not waited for: a zombie does not drive
@@ -558,6 +560,28 @@ def test_readers_beside_a_writer(log: StudyLog, address: str, child: Callable[..
 
     assert child(read).all() == [[["svm"], list(range(7)), [0, 1]]]
     assert log.append("told", told(9), dtype=TOLD) == 7
+
+
+def test_a_study_can_be_looked_at_by_its_address_while_it_is_driven(address: str) -> None:
+    with Study(BOX, "random", journal=address, seed=0) as s, Study(BOX, "random", "maximize", journal=address, seed=0, name="other") as t:
+        for study in (s, t):
+            for value in (3.0, 1.0, 2.0):
+                study.tell(study.ask(), value)
+        s.ask()
+        with Journal(address, read_only=True) as journal:
+            sources = [address, journal] + [Path(address.removeprefix("sqlite:///"))] * address.startswith("sqlite")
+            for source in sources:
+                seen = zoopt.read(source)
+                assert seen.status == s.status
+                assert seen.history()["x"].tolist() == s.history()["x"].tolist()
+                assert repr(seen.best) == repr(s.best)
+                assert repr(zoopt.read(source, "other").best) == repr(t.best)
+                with pytest.raises(FeedbackError, match="is closed"):
+                    seen.ask()
+        with pytest.raises(JournalError, match=r"no study 'missing'.*it holds 'other', 'study'"):
+            zoopt.read(address, "missing")
+        s.tell(s.ask(), 0.0)  # nobody was disturbed
+        assert OPENED not in [e.kind for e in s._log.events()]  # type: ignore[union-attr]
 
 
 def test_a_forked_child_must_open_its_own(log: StudyLog, child: Callable[..., Child]) -> None:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from zoopt.loop import Result as Result
     from zoopt.loop import minimize as minimize
     from zoopt.random import Random as Random
+    from zoopt.restore import read as read
     from zoopt.space import Bool as Bool
     from zoopt.space import Choice as Choice
     from zoopt.space import Context as Context
@@ -59,6 +60,7 @@ _HOME = {
     "Result": "loop",
     "minimize": "loop",
     "Random": "random",
+    "read": "restore",
     "Bool": "space",
     "Choice": "space",
     "Context": "space",

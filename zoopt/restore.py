@@ -7,6 +7,7 @@ if a replayed ask comes out differently (another library version, another machin
 from __future__ import annotations
 
 import logging
+import os
 import warnings
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
@@ -212,19 +213,26 @@ def _saved(study: Study, data: bytes) -> EngineState | None:
     return restored if isinstance(restored, EngineState) else None
 
 
-def read(journal: Journal, name: str) -> Study:
-    """A study as recorded at this moment, to look at: beside a driver that is alive, from a journal opened with ``read_only=True``.
+def read(journal: str | os.PathLike[str] | Journal, name: str = "study") -> Study:
+    """A study as recorded at this moment, to look at, also while another process drives it.
 
     Its trials, best, front and history are there. It is closed: nothing can be asked or told. The strategy's state is not
     rebuilt (that may be minutes of work, and its plug-in need not be installed), so ``recommended`` is the best trial;
-    ``journal.config(name)["strategy"]`` says which strategy it has.
+    ``Journal.config`` says which strategy it has.
+
+    Args:
+        journal: Path or database URL, which is opened with ``read_only=True``; or a journal that is open already.
+        name: Name of the study in it.
 
     Raises:
-        JournalError: There is no such study, or the journal is damaged.
+        JournalError: There is no such journal or study, or it is damaged.
     """
     from zoopt.space import Space
     from zoopt.study import Study
 
+    if not isinstance(journal, Journal):
+        with Journal(journal, read_only=True) as opened:
+            return read(opened, name)
     log = journal.study(name)
     config = log.config
     study = Study(

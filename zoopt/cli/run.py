@@ -70,8 +70,8 @@ def run(
         except StudyMismatch as error:
             fail(str(error).replace("resume='data'", "--continue-with-data"), BAD_INPUT)
         except StudyLocked as error:
-            show = shlex.join(["zoopt", "show", str(file)])
-            fail(str(error).replace(", open the journal with read_only=True.", f": {show}"), BAD_INPUT)
+            sentence, look, _ = str(error).partition("To look at it: ")
+            fail(sentence + look + shlex.join(["zoopt", "show", str(file)]) if look else sentence, BAD_INPUT)
         with opened as study:
             began = study.evaluations
             if study.status.complete + study.status.failed + study.status.pending and not quiet:

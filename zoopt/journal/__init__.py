@@ -35,7 +35,7 @@ class Journal:
         address: ``"sqlite:///file.db"``, a bare path, or ``"postgresql://user@host/name"``. A file is made when missing; its folder is not.
         durability: ``"full"``: every synced event survives a power cut. ``"process"``: events survive the end of this process, however it
             comes; a power cut (on PostgreSQL also a crash of the server) may cost the last ones.
-        read_only: Nothing is written; opens beside a running driver, and where writing is not permitted.
+        read_only: Nothing is written; opens beside a running driver, and where writing is not permitted (see ``zoopt.read``).
         lease: Seconds after which a driver on another machine that was not heard of counts as gone. Renewed four times as often.
 
     Raises:
@@ -117,7 +117,7 @@ class Journal:
 
     def _refuse_read_only(self) -> None:
         if self._database.read_only:
-            raise JournalError(f"the journal {self.label} was opened with read_only=True; open it without to write.")
+            raise JournalError(f"the journal {self.label} was opened with read_only=True; open it without to write, as a Study does.")
 
     def _parse(self, text: str) -> dict[str, Any]:
         try:

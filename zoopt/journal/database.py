@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import shlex
 import shutil
 import sqlite3
 import threading
@@ -437,7 +438,7 @@ class Database:
         code, detail = _code(error), _first_line(error)
         name = self.label
         if code.startswith("SQLITE_READONLY") or code in ("25006", "42501"):
-            sentence = f"the journal {name} may not be written ({detail}). Give it write permission, or look at it with read_only=True."
+            sentence = f"the journal {name} may not be written ({detail}). Give it write permission. {self.look()}"
         elif code.startswith(("SQLITE_FULL", "SQLITE_IOERR", "53100")):
             sentence = (
                 f"the disk of the journal {name} is full or failing ({detail}{self._room()}). "
@@ -456,6 +457,12 @@ class Database:
         else:
             sentence = f"the journal {name} refused: {detail}."
         return JournalError(sentence)
+
+    def look(self, study: str = "study") -> str:
+        """How to look at a study without driving it."""
+        shown = shlex.join(["zoopt", "show", self.label])
+        arguments = f"{self.label!r}" if study == "study" else f"{self.label!r}, {study!r}"
+        return f"To look at it: {shown}, or in Python zoopt.read({arguments}), which opens it with read_only=True."
 
     @property
     def rescue(self) -> str:

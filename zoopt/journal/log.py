@@ -524,7 +524,8 @@ class StudyLog:
         if self._copied(holder):
             return (
                 f"{where} is recorded as driven by process {holder.pid} on {holder.host}, but the file looks like a copy of the one which "
-                f"that drives. If it is one, nobody drives it here, and it can be opened in {max(left, 0):.0f} s, when its lease runs out."
+                f"that drives. If it is one, nobody drives it here, and it can be opened in {max(left, 0):.0f} s, when its lease runs out. "
+                f"{self._database.look(self.name)}"
             )
         if holder.here_too and holder.pid == os.getpid():
             return f"this process already drives {where}, through another object: close that one first (study.close())."
@@ -536,7 +537,7 @@ class StudyLog:
         )
         return (
             f"{where} is driven by process {holder.pid} on {holder.host} since {since}, and a study has one "
-            f"driver at a time. Wait for it or close it there; {remedy}. To look at it, open the journal with read_only=True."
+            f"driver at a time. Wait for it or close it there; {remedy}. {self._database.look(self.name)}"
         )
 
     def _last(self) -> int:
