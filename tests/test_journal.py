@@ -1523,7 +1523,7 @@ def test_a_database_of_another_program_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_addresses_that_cannot_be(tmp_path: Path) -> None:
+def test_addresses_that_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(JournalError, match=r"folder .*missing of the journal .* does not exist"):
         Journal(tmp_path / "missing" / "study.db")
     with pytest.raises(JournalError, match="is a folder"):
@@ -1540,6 +1540,28 @@ def test_addresses_that_cannot_be(tmp_path: Path) -> None:
         Journal("://")
     with pytest.raises(ConfigError, match="'full' or 'process', not 'fast'"):
         Journal(tmp_path / "study.db", durability="fast")  # type: ignore[arg-type]
+    none: Any
+    for none in (5, True, None, b"study.db", "a\0.db", ["study.db"]):
+        with pytest.raises(ConfigError, match="path or a URL"):
+            Journal(none)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"no options .*timeout=5.*write 'sqlite:///q\.db'"):
+        Journal("sqlite:///q.db?timeout=5")
+    for uri in ("sqlite:///file:x.db?mode=ro&uri=true", "sqlite:///file:x.db", "file:x.db?mode=ro"):
+        with pytest.raises(ConfigError, match=r"write 'sqlite:///x\.db'"):
+            Journal(uri)
+    with pytest.raises(ConfigError, match="path or a URL"):
+        Study(BOX, "random", journal=5)  # type: ignore[arg-type]
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["", "a\ud800", "a\0b", 5, None])
+def test_names_that_cannot_be(journal: Journal, name: Any) -> None:
+    for ask in (lambda: journal.study(name, create={}), lambda: journal.study(name), lambda: journal.config(name)):
+        with pytest.raises(ConfigError, match="name of a study is a text"):
+            ask()
+    assert journal.names() == []
+    assert journal.study("ü\U0001f600", create={}).name in journal.names()
 
 
 def test_a_writer_that_waits_for_another_study_keeps_trying_soon(full: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import operator
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -175,7 +176,7 @@ class Study:
         constraints: Sequence[str] = (),
         deterministic: bool = False,
         name: str = "study",
-        journal: str | None = None,
+        journal: str | os.PathLike[str] | None = None,
         seed: int | None = None,
         history: HistoryMode = "all",
         durability: Literal["full", "process"] = "full",

@@ -58,7 +58,7 @@ class Journal:
 
     def config(self, name: str) -> dict[str, Any] | None:
         """Configuration of a study, or None when there is no such study."""
-        rows = self._database.fetch("study", name=name)
+        rows = self._rows(name)
         return self._parse(rows[0][1]) if rows else None
 
     def study(self, name: str, create: Mapping[str, Any] | None = None) -> StudyLog:
@@ -69,17 +69,16 @@ class Journal:
             create: Configuration (JSON) with which it is made when missing; an existing one keeps its own.
 
         Raises:
+            ConfigError: The name is none.
             JournalError: There is no such study and ``create`` is None, or it cannot be written.
         """
         database = self._database
-        rows = database.fetch("study", name=name)
+        rows = self._rows(name)
         created = False
         if not rows:
             if create is None:
                 known = ", ".join(map(repr, self.names())) or "none at all"
                 raise JournalError(f"there is no study {name!r} in the journal {database.label}; it holds {known}.")
-            if not isinstance(name, str) or not name or "\0" in name:
-                raise ConfigError(f"the name of a study is a text that is not empty, not {name!r}.")
             self._refuse_read_only()
             config = to_json(create, "the configuration of a study")
             database.synchronous(True)
@@ -88,7 +87,7 @@ class Journal:
                 created = True
             except IntegrityError:  # another process made it in the meantime
                 logger.debug("study %r was made by another process just now", name)
-            rows = database.fetch("study", name=name)
+            rows = self._rows(name)
         log = StudyLog(self, rows[0][0], name, created=created, lease=self._lease)
         self._logs.add(log)
         return log
@@ -114,6 +113,15 @@ class Journal:
 
     def __exit__(self, *exception: object) -> None:
         self.close()
+
+    def _rows(self, name: str) -> list[Any]:
+        try:
+            fits = bool(name) and "\0" not in name and bool(name.encode())
+        except (AttributeError, TypeError, UnicodeEncodeError):
+            fits = False
+        if not fits:
+            raise ConfigError(f"the name of a study is a text that is not empty and can be written as UTF-8, not {name!r}.")
+        return self._database.fetch("study", name=name)
 
     def _refuse_read_only(self) -> None:
         if self._database.read_only:

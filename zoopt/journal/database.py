@@ -522,7 +522,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
 
 def _parse(address: str | os.PathLike[str]) -> URL:
     """A URL as it is; anything else is the path of an SQLite file."""
-    address = os.fspath(address)
+    address = os.fspath(address) if isinstance(address, os.PathLike) else address
+    if not isinstance(address, str) or "\0" in address:
+        raise ConfigError(f"a journal is named by a path or a URL, as in 'sqlite:///study.db', not by {address!r}.")
+    if address.startswith(("file:", "sqlite:///file:")):
+        name = address.removeprefix("sqlite:///").removeprefix("file:").partition("?")[0]
+        raise ConfigError(f"{address!r} is an address for SQLite itself; write 'sqlite:///{name}'.")
     if "://" not in address:
         return URL.create("sqlite", database=address) if address and address != ":memory:" else _refuse_memory()
     try:
@@ -533,6 +538,8 @@ def _parse(address: str | os.PathLike[str]) -> URL:
         raise ConfigError(f"a journal is kept in SQLite or PostgreSQL, not in {url.get_backend_name()!r}; write 'sqlite:///file.db'.")
     if url.get_backend_name() == "sqlite" and (not url.database or url.database == ":memory:"):
         return _refuse_memory()
+    if url.get_backend_name() == "sqlite" and url.query:
+        raise ConfigError(f"a journal in SQLite has no options ({address!r}); write 'sqlite:///{url.database}'.")
     return url
 
 
