@@ -1331,6 +1331,44 @@ def test_a_lost_log_that_is_closed_later_gives_its_lease_back(line: Line, postgr
     assert child(drive).all() == ["acquired"]
 
 
+FULL = """
+CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100';
+END $$
+"""
+
+
+@pytest.mark.postgres
+@pytest.mark.parametrize("table", ["events", "snapshots"])
+def test_a_full_disk_of_the_server_costs_nothing_that_was_acknowledged(postgres_database: str, table: str) -> None:
+    s, never = Study(BOX, "cma-es", journal=postgres_database, seed=1), Study(BOX, "cma-es", seed=1)
+    for study in (s, never):
+        for k in range(9):
+            study.tell(study.ask(), float(k))
+    out = s.ask(), never.ask()
+    execute(postgres_database, FULL)
+    execute(postgres_database, f"CREATE TRIGGER full_disk BEFORE INSERT ON {table} FOR EACH ROW EXECUTE FUNCTION full_disk()")
+    s._engine._spent = 1e9  # a snapshot is due, which joins the event in one transaction
+    calls: list[Callable[[], Any]] = [lambda: s.tell(out[0], 0.5)]
+    if table == "events":
+        calls += [lambda: s.tell([out[0]], [0.5], metrics={"s": 1.0}), s.ask]
+    for call in calls:
+        with pytest.raises(JournalError, match=r"disk of the journal .* is full .*What was being recorded is not; make room and go on"):
+            call()
+        assert s.best == s.trial(0)
+        assert len(zoopt.read(postgres_database).history()["id"]) == 10
+    execute(postgres_database, f"DROP TRIGGER full_disk ON {table}")
+    s.tell(out[0], 0.5)
+    never.tell(out[1], 0.5)
+    assert s.ask(4).params == never.ask(4).params
+    assert s.status == never.status
+    s.close()
+    with Study(BOX, "cma-es", journal=postgres_database) as again:
+        assert again.history()["x"].tolist() == never.history()["x"].tolist()
+        assert again.status == never.status
+
+
 @pytest.mark.postgres
 def test_a_server_that_does_not_answer(tmp_path: Path) -> None:
     with pytest.raises(JournalError, match="does not answer") as refused:
