@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import threading
+import warnings
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -10,7 +13,7 @@ import pytest
 import torch
 
 from zoopt import Bool, Choice, Context, Integer, Real, Space, Study
-from zoopt.errors import Exhausted, FeedbackError, NotReady, StrategyError
+from zoopt.errors import Exhausted, FeedbackError, JournalWarning, NotReady, StrategyError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational
 from zoopt.random import Random
@@ -197,6 +200,48 @@ def test_a_strategy_that_cannot_go_back_either_can_be_read_and_tried_again(fault
         assert s.pending == []
     assert s.status == never.status
     assert s.ask().params == never.ask().params
+
+
+@dataclass
+class BaggageState(WalkState):
+    """Carries something that cannot be written down."""
+
+    baggage: Any = None
+
+
+@dataclass(frozen=True)
+class Baggage(Walk):
+    """Takes a lock along, or freezes wrongly."""
+
+    how: str = "lock"
+
+    def begin(self, task: Task, random: Random) -> BaggageState:
+        return BaggageState(torch.full((task.dim,), 0.5, dtype=task.dtype), baggage=threading.Lock() if self.how == "lock" else Frozen())
+
+
+class Frozen(State):
+    """A state that cannot be turned into data."""
+
+    def freeze(self) -> Any:
+        raise RuntimeError("no way to freeze this")
+
+
+@pytest.mark.parametrize("how", ["lock", "freeze"])
+def test_a_state_that_cannot_be_saved_is_rebuilt_from_the_record(how: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    never = Study(BOX, Baggage(how=how), seed=1)
+    with Study(BOX, Baggage(how=how), seed=1, journal=path) as s, warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        for _ in range(4):
+            s._engine._spent = 1e9  # a snapshot is due
+            rounds(s, 1)
+            rounds(never, 1)
+    (warning,) = caught
+    assert issubclass(warning.category, JournalWarning)
+    assert "state of Baggage cannot be saved" in str(warning.message)
+    with Study(BOX, Baggage(how=how), journal=path) as again:
+        assert again.status == never.status
+        assert again.ask(2).params == never.ask(2).params
 
 
 def test_not_ready_and_exhausted_leave_the_state_alone() -> None:

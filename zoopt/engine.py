@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from zoopt.errors import Exhausted, StrategyError
+from zoopt.errors import ConfigError, Exhausted, StrategyError
 from zoopt.feedback import Candidates, Column, Observations, Ranking
 from zoopt.ledger import Ledger, OpenBatch, point_key
 from zoopt.random import Random
@@ -87,14 +87,23 @@ class Engine:
         self.calls += 1
 
     def due_snapshot(self, ratio: float = SNAPSHOT_RATIO) -> bytes | None:
-        """The state as bytes, when the time spent in the strategy since the last one is that many times what it costs; else None."""
+        """The state as bytes, when the time spent in the strategy since the last one is that many times what it costs; else None.
+
+        Raises:
+            ConfigError: It cannot be saved.
+        """
         if self._spent < ratio * self._snapshot_cost:
             return None
+        self._spent = 0.0
         began = time.perf_counter()
-        data = to_bytes(EngineState(self.calls, self.state))
+        try:
+            data = to_bytes(EngineState(self.calls, self.state))
+        except ConfigError:
+            raise
+        except Exception as error:  # freeze() may raise anything
+            raise ConfigError(f"{type(self.state).__name__}.freeze() raised {type(error).__name__}: {error}.") from error
         # Making the bytes is timed; writing them joins a transaction that is paid for anyway: about 2 ns a byte more.
         self._snapshot_cost = time.perf_counter() - began + 1e-4 + 2e-9 * len(data)
-        self._spent = 0.0
         return data
 
     # ------------------------------------------------------------------ what comes out

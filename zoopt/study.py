@@ -12,6 +12,7 @@ import operator
 import os
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import wraps
@@ -36,6 +37,7 @@ from zoopt.errors import (
     ConfigError,
     Exhausted,
     FeedbackError,
+    JournalWarning,
     LeaseLost,
     NotReady,
     SpaceError,
@@ -226,6 +228,7 @@ class Study:
         self._ready = True  # neither closed nor left half changed by an interrupt
         self._ended: tuple[Reason, int] | None = None  # why the last run ended, and how many trials there were then
         self._log: StudyLog | None = None
+        self._unsaved = False  # whether it was said that the strategy's state cannot be saved
         self._leases: Leases | None = None  # made when a trial is handed out under a lease
         self._curves: Curves | None = None  # made when it is asked whether a trial should stop
         self._order: OrderLog | None = None
@@ -1020,7 +1023,7 @@ class Study:
                     self._order.append(entry)
             return
         try:
-            write(log, entries, sync=sync, snapshot=self._engine.due_snapshot() if snapshot else None)
+            write(log, entries, sync=sync, snapshot=self._due_snapshot() if snapshot else None)
         except LeaseLost:
             self._closed, self._ready = True, False
             raise
@@ -1029,6 +1032,21 @@ class Study:
             raise
         if store is not None:
             store()
+
+    def _due_snapshot(self) -> bytes | None:
+        """What a journal takes along of the strategy's state; where it cannot be saved the record has to do."""
+        try:
+            return self._engine.due_snapshot()
+        except ConfigError as error:
+            if not self._unsaved:
+                self._unsaved = True
+                warnings.warn(
+                    f"the state of {type(self.strategy).__name__} cannot be saved ({error}); opening study {self.name!r} again will make "
+                    "every call of the strategy again, which may take long.",
+                    JournalWarning,
+                    stacklevel=2,
+                )
+            return None
 
     def _hold_state(self) -> None:
         """Keep the state of a study in memory now and then, so that going back to its record does not make every proposal again."""
