@@ -163,6 +163,20 @@ def test_tensors_and_arrays_agree(space, seed):
     assert np.allclose(space.snap(y).numpy(), space.snap_numpy(y.numpy()), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize(
+    "variable",
+    [
+        Real(0.1, 0.7), Real(-0.001, 1e5), Real(0.3, 1.7), Real(1000, 1001), Real(0.5, 2, log=True), Real(1, 1e10, log=True),
+        Real(1e-300, 1e300, log=True), Real(start=0.3, scale=0.7),
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_parameters_that_a_point_gave_come_back_to_the_last_bit(variable):
+    space = Space({"x": variable})
+    params = space.params(points(space, 5000))
+    assert space.params(space.encode_params(params)) == params
+
+
 def test_linear_decoding_is_the_same_to_the_bit_in_both_libraries():
     space = Space({f"x{i}": Real(-0.1 * i, 1 / (3 + i)) for i in range(10)})
     x = Random(0).uniform((1000, 10))
@@ -673,6 +687,7 @@ def test_spaces_are_copied_and_pickled():
             assert torch.equal(other.decode(x), expected)
             assert np.array_equal(other.allowed(x.numpy()), space.allowed(x.numpy()))
             assert other.difference(space) == []
+            assert np.array_equal(other.linear_system()[0], space.linear_system()[0])
     assert repr(Space({"x": Real(0.5, 1, log=True), "c": Choice("a", 1, ordered=True), "k": Context(Bool())}, "x < 0.7")) == (
         "Space({'x': Real(0.5, 1.0, log=True), 'c': Choice('a', 1, ordered=True), 'k': Context(Bool())}, constraints=['x < 0.7'])"
     )
@@ -792,6 +807,21 @@ def test_linear_texts_are_recognised(text, linear):
         x = points(space, 300)
         total = space.decode_numpy(x) @ rows.T
         np.testing.assert_array_equal(((total >= lower) & (total <= upper)).all(-1), space.allowed(x))
+
+
+def test_a_linear_equality_holds_to_within_rounding():
+    space = Space({"a": Real(0, 1), "b": Real(-3, 7), "n": Integer(0, 5)}, ["a + b == 1", "a < 0.75"])
+    rows, lower, upper = space.linear_system()
+    assert rows.tolist() == [[1, 1, 0], [1, 0, 0]] and lower[0] < 1 < upper[0] and upper[0] - lower[0] < 1e-4
+    space.encode_params([{"a": 0.1, "b": 0.9, "n": 0}, {"a": 1 / 3, "b": 0.6666667, "n": 1}])  # neither adds up to 1 to the last bit
+    for a, b in ((0.1, 0.8), (0.1, 0.901)):
+        with pytest.raises(SpaceError, match="a \\+ b == 1"):
+            space.encode_params([{"a": a, "b": b, "n": 0}])
+    chained = Space({"a": Real(0, 1), "b": Real(0, 1)}, "0.25 < a == 1 - b")  # what is no equality stays exact
+    assert chained.allowed(np.array([[0.3, 0.7], [0.25, 0.75], [0.2, 0.8], [0.3, 0.6]])).tolist() == [True, False, False, False]
+    whole = Space({"n": Integer(0, 2**40 - 1), "m": Integer(0, 2**40 - 1)}, "n == m + 1")
+    x = whole.encode(torch.tensor([[2.0**39 + 1, 2.0**39], [2.0**39, 2.0**39]], dtype=F64))
+    assert whole.allowed(x.numpy()).tolist() == [True, False]
 
 
 def test_predicates_see_parameters_and_their_errors_are_told():
@@ -921,6 +951,71 @@ def test_a_space_without_room_is_told():
             space.repair(torch.zeros(1, 2), Random(0))
 
 
+def test_repair_moves_onto_an_equality_as_projection_does():
+    space = Space({"w": Real(0, 1, shape=3), "v": Real(0, 2, shape=2)}, ["sum(w) == 1", "sum(v) - w[0] == 1"])
+    target = space.sample(200, Random(0))
+    x = target + 0.1 * Random(1).normal((200, 5))
+    x = x[((x > 0) & (x < 1)).all(-1)]
+    y = space.repair(x, Random(0))
+    z = space.decode(y)
+    assert (z[:, :3].sum(1) - 1).abs().max() < 1e-12 and (z[:, 3:].sum(1) - z[:, 0] - 1).abs().max() < 1e-12
+    normals = np.array([[1, 1, 1, 0, 0], [-1, 0, 0, 2, 2]])  # of the two in encoded coordinates
+    nearest = x.numpy() - (x.numpy() @ normals.T - 1) @ np.linalg.pinv(normals).T
+    inside = ((nearest >= 0) & (nearest <= 1)).all(-1)
+    assert inside.sum() > 50
+    np.testing.assert_allclose(y.numpy()[inside], nearest[inside], atol=1e-9)
+    for n, k in (("n", Integer(0, 9)), ("n", Integer(1, 64, log=True))):  # what rounding an integer changes, the real columns make up for
+        mixed = Space({"x": Real(0, 5, shape=2), n: k}, "sum(x) + n == 7")
+        y = mixed.repair(mixed.from_unit(Random(2).uniform((50, 3), dtype=torch.float32)), Random(0))
+        assert (mixed.decode(y.double()).sum(1) - 7).abs().max() < 1e-5
+        assert len(torch.unique(y, dim=0)) > 45
+
+
+def test_a_predicate_is_called_a_few_tens_of_times_for_each_point():
+    calls = 0
+
+    def feasible(params):
+        nonlocal calls
+        calls += 1
+        return params["x"] < -0.4
+
+    for n in (1, 10):
+        space = Space({"x": Real(-1, 1), "y": Real(-1, 1)}, [feasible, "x + y <= 1"])
+        calls = 0
+        space.sample(n, Random(0))
+        assert calls <= 10 * n
+        calls = 0
+        x = space.repair(torch.tensor([[0.9, 0.2]]).repeat(n, 1) + 0.01 * Random(0).uniform((n, 2)), Random(1))
+        assert 0.25 < float(x[:, 0].min()) and float(x[:, 0].max()) < 0.3  # just inside all the same
+        assert calls <= 10 * n + 70  # those that find the valid points to move towards are made once
+        calls = 0
+        space.repair(Random(2).uniform((n, 2)), Random(3))
+        assert calls <= 10 * n
+
+
+def test_what_a_space_was_asked_before_changes_nothing():
+    def make():
+        return Space({"w": Real(0, 1, shape=8), "t": Context(Real(0, 1))}, ["sum(w) <= t", lambda p: p["w"][0] < 0.5])
+
+    used, key = make(), Random(5)
+    for i in range(20):  # more contexts than are remembered
+        used.sample(3, key.child(i), fixed={8: 0.5 + i / 40})
+        used.repair(torch.full((2, 9), 0.9), key.child(i))
+    x = Random(6).uniform((10, 9))
+    assert torch.equal(make().repair(x, key), used.repair(x, key))
+    fixed = {8: 0.75}
+    assert torch.equal(make().sample(10, key, fixed=fixed), used.sample(10, key, fixed=fixed))
+    assert not torch.equal(used.sample(10, key, fixed=fixed), used.sample(10, key.child("other"), fixed=fixed))
+
+
+def test_knapsacks_that_integer_programs_take_hours_for_are_met():
+    weights = Random(0).integers(90, 30).numpy() + 10
+    tight = Space({"n": Integer(0, 1, shape=30)}, Linear({"n": weights}, lower=weights.sum() // 3 - 1, upper=weights.sum() // 3))
+    z = tight.decode(tight.sample(20, Random(0))).numpy()
+    assert len(np.unique(z, axis=0)) > 10
+    assert set((z @ weights).tolist()) <= {weights.sum() // 3 - 1, weights.sum() // 3}
+
+
 def test_samples_are_uniform_over_what_is_allowed():
     space = Space({"x": Real(0, 1), "y": Real(0, 1), "t": Context(Real(0, 1))}, "x + y <= 1")
     z = space.sample(5000, Random(0), fixed={2: 0.25}).numpy()
@@ -931,3 +1026,82 @@ def test_samples_are_uniform_over_what_is_allowed():
     assert thin.dtype == torch.float32 and CONSTRAINED["simplex"].allowed(thin.double().numpy()).all()
     free = Space({"x": Real(0, 1)})
     assert torch.equal(free.sample(4, Random(2)), Random(2).uniform((4, 1)))
+
+
+@pytest.mark.parametrize("d", [3, 8, 30])
+def test_samples_of_a_simplex_have_its_distribution(d):
+    """Known in closed form: the sum is Beta(d, 1), each weight Beta(1, d), or Beta(1, d - 1) where the sum is 1."""
+    for text, beta in (("sum(w) <= 1", stats.beta(1, d)), ("sum(w) == 1", stats.beta(1, d - 1))):
+        space = Space({"w": Real(0, 1, shape=d), "free": Real(0, 1)}, text)
+        x = space.sample(4000, Random(0)).numpy()
+        assert space.allowed(x).all()
+        assert all(stats.kstest(w, beta.cdf).pvalue > 1e-4 for w in x[:, :d].T)
+        np.testing.assert_allclose(x[:, :d].std(0), beta.std(), rtol=0.1)
+        squares = (Random(1).numpy().dirichlet(np.ones(d if "==" in text else d + 1), 4000)[:, :d] ** 2).sum(1)
+        assert stats.ks_2samp((x[:, :d] ** 2).sum(1), squares).pvalue > 1e-3
+        assert stats.kstest(x[:, d], "uniform").pvalue > 1e-3
+        total = x[:, :d].sum(1)
+        assert np.abs(total - 1).max() < 1e-12 if "==" in text else stats.kstest(total, stats.beta(d, 1).cdf).pvalue > 1e-3
+        single = space.sample(20, Random(0), dtype=torch.float32)
+        assert single.dtype == torch.float32 and space.allowed(single.double().numpy()).all()
+
+
+RARE = {
+    "in order": (Space({"x": Real(0, 1, shape=6)}, [f"x[{i}] <= x[{i + 1}]" for i in range(5)]), {}),
+    "along a line": (Space({"x": Real(0, 1), "y": Real(0, 1)}, ["x - y <= 0.005", "y - x <= 0.005"]), {}),
+    "logarithms": (Space({"a": Real(1e-3, 1, log=True), "b": Real(1e-3, 1, log=True), "c": Real(0, 1)}, "0.9 <= a + b + c <= 0.93"), {}),
+    "unbounded": (Space({"x": Real(start=3, scale=0.5), "y": Real()}, ["x + y >= 4.3", "y <= 0.5"]), {}),
+    "integers": (Space({"n": Integer(0, 5, shape=4), "w": Real(0, 1, shape=2)}, "sum(n) + sum(w) <= 2"), {}),
+    "a slab across integers": (Space({"n": Integer(0, 5), "w": Real(0, 1, shape=3)}, "3 <= n + sum(w) <= 3.05"), {}),
+    "logarithmic integers": (Space({"n": Integer(1, 64, log=True), "m": Integer(0, 40), "x": Real(0, 4)}, "n + m + x <= 4"), {}),
+    "whole numbers only": (Space({"n": Integer(0, 1, shape=12)}, "sum(n) == 2"), {}),
+    "given columns": (Space({"w": Real(0, 1, shape=4), "t": Context(Real(0, 1))}, "sum(w) <= t"), {4: 0.7, 1: 0.2}),
+    "a ball": (Space({"x": Real(-1, 1, shape=5)}, "x[0]**2 + x[1]**2 + x[2]**2 + x[3]**2 + x[4]**2 <= 0.15"), {}),
+    "a corner of a simplex": (Space({"w": Real(0, 1, shape=5)}, ["sum(w) <= 1", "w[0]**2 + w[1]**2 >= 0.25"]), {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RARE)
+def test_samples_where_chance_meets_little_are_like_those_that_it_meets(name):
+    space, fixed = RARE[name]
+    x = space.sample(3000, Random(0), fixed=fixed).numpy()
+    assert space.allowed(x).all()
+    u = points(space, 600_000, seed=1)
+    u[:, list(fixed)] = list(fixed.values())
+    expected = u[space.allowed(u)]
+    assert 300 < len(expected) < 20_000
+    for i, column in enumerate(space.columns):
+        if i in fixed:
+            assert (x[:, i] == fixed[i]).all()
+        elif column.kind == "real":
+            assert stats.ks_2samp(x[:, i], expected[:, i]).pvalue > 1e-4
+        else:
+            levels = np.unique(np.concatenate([x[:, i], expected[:, i]]))
+            table = np.array([[(rows[:, i] == level).sum() for level in levels] for rows in (x, expected)])
+            assert stats.chi2_contingency(table[:, table.sum(0) > 10]).pvalue > 1e-4
+
+
+def test_samples_of_an_equality_between_integers_and_reals_are_uniform():
+    space = Space({"n": Integer(0, 3, shape=2), "x": Real(0, 2, shape=2)}, "sum(n) + sum(x) == 4")
+    z = space.decode(space.sample(4000, Random(0))).numpy()
+    assert np.abs(z.sum(1) - 4).max() < 1e-12
+    # Of the four values of n[0], by the length of the segment on which the two reals add up to the rest.
+    counts = np.bincount(z[:, 0].astype(int))
+    assert stats.chisquare(counts, np.array([4, 4, 3, 1]) / 12 * 4000).pvalue > 1e-3
+
+
+def test_a_predicate_that_little_keeps_is_met_by_chains_from_what_was_found():
+    calls = 0
+
+    def corner(params):
+        nonlocal calls
+        calls += 1
+        return params["w"][0] > 0.93
+
+    space = Space({"w": Real(0, 1, shape=3)}, ["sum(w) <= 1", corner])
+    x = space.sample(200, Random(0)).numpy()
+    calls = 0
+    again = space.sample(200, Random(1)).numpy()
+    assert space.allowed(x).all() and space.allowed(again).all()
+    assert len(np.unique(x, axis=0)) > 150 and not np.array_equal(x, again)
+    assert calls < 200 * 100  # one by one chance would call it 3,000 times for each

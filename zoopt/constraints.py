@@ -23,6 +23,8 @@ Columns = Mapping[str, Any]  # by name: (n, *shape) numbers, or (n,) objects for
 Evaluator = Callable[[Columns], Any]
 Affine = tuple[dict[tuple[str, int], float], float]  # coefficient of each (variable, flat index), constant
 
+TOLERANCE = 1e-6  # of a linear equality, relative to the largest sum of magnitudes; single precision rounds to a tenth of it
+
 
 class Constraint:
     """A condition on parameters that holds for every point a study asks for.
@@ -31,11 +33,13 @@ class Constraint:
         text: How it reads in messages and in the record of a study.
         names: The variables it names; empty for a predicate, which may look at all of them.
         linear: The same as linear inequalities in problem units, where it is that.
+        vectorised: Whether many rows cost little more than one.
     """
 
     text: str
     names: tuple[str, ...]
     linear: Sequence[Linear]
+    vectorised: ClassVar[bool] = True
 
     def check(self, variables: Mapping[str, Variable]) -> None:
         """Raises SpaceError when the constraint does not fit the variables; called once by the space."""
@@ -78,8 +82,12 @@ class Linear(Constraint):
         if self.upper is None and self.lower is None:
             raise SpaceError("Linear needs upper or lower (or both).")
         if self.upper is not None and self.lower is not None and not self.lower < self.upper:
-            equal = " An equality leaves no room to search: express one variable by the others instead." if self.lower == self.upper else ""
-            raise SpaceError(f"lower must be below upper; got lower={self.lower}, upper={self.upper}.{equal}")
+            hint = (
+                " An equality leaves no room for rounding: express one variable by the others, or write it as a text, 'x + y == 1'."
+                if self.lower == self.upper
+                else ""
+            )
+            raise SpaceError(f"lower must be below upper; got lower={self.lower}, upper={self.upper}.{hint}")
         object.__setattr__(self, "names", tuple(self.coefficients))
         object.__setattr__(self, "text", self._text())
 
@@ -118,12 +126,16 @@ class Linear(Constraint):
             total = total + terms.reshape(len(terms), -1).sum(-1)
         return np.asarray(total)
 
-    def holds(self, columns: Columns, rows: Callable[[], list[dict[str, Any]]], n: int) -> Mask:
-        """See the base class."""
+    def within(self, columns: Columns) -> Any:
+        """Whether the sum is between its bounds, for each row."""
         total = self.total(columns)
         above = True if self.lower is None else total >= self.lower
         below = True if self.upper is None else total <= self.upper
-        return np.broadcast_to(np.logical_and(above, below), (n,))
+        return np.logical_and(above, below)
+
+    def holds(self, columns: Columns, rows: Callable[[], list[dict[str, Any]]], n: int) -> Mask:
+        """See the base class."""
+        return np.broadcast_to(self.within(columns), (n,))
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +150,7 @@ class Predicate(Constraint):
 
     function: Callable[[dict[str, Any]], Any]
 
+    vectorised: ClassVar[bool] = False
     names: ClassVar[tuple[str, ...]] = ()  # type: ignore[misc]
     linear: ClassVar[Sequence[Linear]] = ()  # type: ignore[misc]
 
@@ -166,6 +179,9 @@ class Expression(Constraint):
 
     Numbers, strings, names of variables (``x[0]`` for an entry of a shaped one), arithmetic, comparisons, ``and``,
     ``or``, ``not``, ``in``, and the functions abs, min, max, sum, exp, log, sqrt, floor, ceil. Nothing else is ever run.
+
+    A linear equality with real variables, alone or among linear comparisons joined by ``and``, holds to within rounding: its
+    sides may differ by a millionth of what the magnitudes of their terms can add up to. Any other comparison is exact.
 
     Args:
         text: The expression.
@@ -208,7 +224,15 @@ class Expression(Constraint):
         if answer.dtype != np.bool_ or answer.shape not in ((), (2,)):
             what = f"arrays of shape {answer.shape[1:]}" if answer.ndim > 1 else "numbers"
             raise SpaceError(f"the constraint {self.text!r} must be true or false for each point, as in 'x <= 3'; it gives {what}.")
-        object.__setattr__(self, "linear", tuple(_inequalities(tree, variables)))
+        linear = _inequalities(tree, variables)
+        object.__setattr__(self, "linear", tuple(linear))
+        if any(_rounded_equality(op, item, variables) for (_, op, _), item in zip(_comparisons(tree), linear, strict=False)):
+            compiler = _Compiler(self.text, {})
+            parts = [
+                item.within if _rounded_equality(op, item, variables) else compiler.compile(ast.Compare(left, [op], [right]))
+                for (left, op, right), item in zip(_comparisons(tree), linear, strict=True)
+            ]
+            object.__setattr__(self, "_evaluate", lambda columns: _reduce(np.logical_and, [part(columns) for part in parts]))
 
     def _run(self, columns: Columns) -> Any:
         with np.errstate(all="ignore"):  # a division by zero gives inf or NaN, which fails a comparison
@@ -445,23 +469,30 @@ def _check_choices(tree: ast.expr, variables: Mapping[str, Variable], text: str)
                     raise SpaceError(f"the constraint {text!r} compares {name.id} with {item.value!r}; it is {inner.expected()}.")  # type: ignore[attr-defined]
 
 
-def _inequalities(tree: ast.expr, variables: Mapping[str, Variable]) -> list[Linear]:
-    """The linear inequalities that an expression says, one or several joined by ``and``; empty where it says anything else.
-
-    A strict inequality counts as its closure.
-    """
+def _comparisons(tree: ast.expr) -> list[tuple[ast.expr, ast.cmpop, ast.expr]]:
+    """Left side, operator and right side of each comparison, of one or several joined by ``and``; empty where there is anything else."""
     if isinstance(tree, ast.BoolOp) and isinstance(tree.op, ast.And):
-        parts = [_inequalities(value, variables) for value in tree.values]
+        parts = [_comparisons(value) for value in tree.values]
         return [item for part in parts for item in part] if all(parts) else []
     if not isinstance(tree, ast.Compare):
         return []
+    return [(left, op, right) for op, (left, right) in zip(tree.ops, pairwise([tree.left, *tree.comparators]), strict=True)]
+
+
+def _inequalities(tree: ast.expr, variables: Mapping[str, Variable]) -> list[Linear]:
+    """The linear inequality that each comparison of an expression says; empty where it says anything else.
+
+    A strict inequality counts as its closure, an equality as two that leave as much room as rounding needs.
+    """
     found = []
-    sides = [_affine(side, variables) for side in (tree.left, *tree.comparators)]
-    for op, (left, right) in zip(tree.ops, pairwise(sides), strict=True):
-        if left is None or right is None or not isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE):
+    for left, op, right in _comparisons(tree):
+        if not isinstance(op, ast.Lt | ast.LtE | ast.Gt | ast.GtE | ast.Eq):
             return []
-        sign = 1.0 if isinstance(op, ast.Lt | ast.LtE) else -1.0
-        terms = _plus(left, right, -1.0)
+        sides = _affine(left, variables), _affine(right, variables)
+        if sides[0] is None or sides[1] is None:
+            return []
+        sign = -1.0 if isinstance(op, ast.Gt | ast.GtE) else 1.0
+        terms = _plus(sides[0], sides[1], -1.0)
         bound = -sign * terms[1]
         coefficients: dict[str, Any] = {}
         for (name, position), value in terms[0].items():
@@ -469,8 +500,32 @@ def _inequalities(tree: ast.expr, variables: Mapping[str, Variable]) -> list[Lin
             array.reshape(-1)[position] = sign * value
         if not any(np.any(array) for array in coefficients.values()) or not math.isfinite(bound):
             return []
-        found.append(Linear({name: array if array.ndim else float(array) for name, array in coefficients.items()}, upper=bound))
+        coefficients = {name: array if array.ndim else float(array) for name, array in coefficients.items()}
+        if isinstance(op, ast.Eq):
+            size = sum(
+                float(np.abs(value).ravel() @ np.broadcast_to(reach(variables[name]), np.size(value)))
+                for name, value in coefficients.items()
+            )
+            room = TOLERANCE * size
+            found.append(Linear(coefficients, lower=bound - room, upper=bound + room))
+        else:
+            found.append(Linear(coefficients, upper=bound))
     return found
+
+
+def _rounded_equality(op: ast.cmpop, item: Linear, variables: Mapping[str, Variable]) -> bool:
+    """Whether a linear comparison is an equality that no rounded numbers meet but by chance."""
+    return isinstance(op, ast.Eq) and any(isinstance(_inner(variables[name]), Real) for name in item.names)
+
+
+def reach(variable: Variable) -> Floats:
+    """How large the numbers of a variable are at most, or usually where it is unbounded, in problem units, ``(size,)``."""
+    if not variable.size:
+        return np.empty(0)
+    coding = variable.coding()
+    bounded = math.isfinite(coding.high)
+    size = np.maximum(np.abs(coding.low), np.abs(coding.high)) if bounded else np.abs(coding.offset) + 10.0 * np.asarray(coding.slope)
+    return np.broadcast_to(size, variable.size).astype(np.float64)
 
 
 def _plus(a: Affine, b: Affine, factor: float) -> Affine:

@@ -16,6 +16,7 @@ from scipy.special import ndtri
 
 from zoopt.variables import Coding, Floats
 
+_NEIGHBOURS = 4  # steps of floating point
 FIELDS = ("slope", "offset", "low", "high", "first", "last", "half", "shift", "inverse_slope", "inverse_offset")
 
 
@@ -119,6 +120,20 @@ class Encoding:
             z = xp.where(self.log, t, z)
         x = (z - self.inverse_offset) / self.inverse_slope
         return self._clamp(x, self.first, self.last)
+
+    def encode_exactly(self, z: Any) -> Any:
+        """``encode``, but where some encoded point decodes to the very same numbers, one that does.
+
+        Rounding in ``encode`` may end at a neighbour of all such points; they are at most a few steps of floating point away.
+        """
+        xp = self._xp
+        x = nearest = self.encode(z)
+        for _ in range(_NEIGHBOURS):
+            reached = self.decode(x)
+            if (reached == z).all():
+                return x
+            x = self._clamp(xp.nextafter(x, xp.where(reached < z, np.inf, xp.where(reached > z, -np.inf, x))), self.first, self.last)
+        return xp.where(self.decode(x) == z, x, nearest)
 
     def snap(self, x: Any) -> Any:
         """The nearest valid encoded points, known constraints aside."""

@@ -23,10 +23,12 @@ from zoopt import encoding, repair
 from zoopt.constraints import Constraint, Expression, Linear, Mask, Predicate, as_constraint, column
 from zoopt.errors import SpaceError
 from zoopt.random import Random
+from zoopt.region import Region
 from zoopt.variables import Bool, Choice, Context, Fixed, Floats, Integer, Kind, Real, Variable, from_config
 
 __all__ = ["Bool", "Choice", "Column", "Context", "Expression", "Fixed", "Integer", "Linear", "Predicate", "Real", "Space", "Variable"]
 
+_REMEMBERED = 16  # regions of the last contexts
 _COUNTED = 1_000_000  # combinations of parents up to which a conditional space is counted exactly
 
 
@@ -128,7 +130,7 @@ class Space:
         self._table = replace(table, start=self.start)
         self._numpy = encoding.for_numpy(self._table)
         self._torch: dict[tuple[torch.dtype, torch.device], encoding.Encoding] = {}
-        self._centres: dict[tuple[tuple[int, float], ...], Floats | None] = {}  # kept by zoopt.repair
+        self._regions: dict[tuple[torch.dtype, tuple[tuple[int, float], ...]], Region] = {}
         self._names: list[str] = list(self.variables)
         self._plain = not conditional and kinds == {"real"} and all(v.size == 1 and v.dims == () for v in self.variables.values())
         self._logs = np.flatnonzero(constants["log"]) if constants["log"].any() else None
@@ -154,12 +156,15 @@ class Space:
         return f"Space({self.variables!r}{texts})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {key: value for key, value in self.__dict__.items() if key not in ("_numpy", "_torch")}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_numpy", "_torch", "_regions")}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._numpy = encoding.for_numpy(self._table)
         self._torch = {}
+        self._regions = {}
+        for constraint in self.constraints:  # a text that was pickled is read anew
+            constraint.check(self.variables)
 
     # Encoded points and problem units.
 
@@ -349,7 +354,7 @@ class Space:
         return columns
 
     def encode_params(self, params: Sequence[Mapping[str, Any]]) -> Floats:
-        """Encoded points of parameter dicts.
+        """Encoded points of parameter dicts; what ``params`` gave of a point decodes to the same parameters again.
 
         A variable may be left out where it is inactive (what is given for it there is not looked at) or has a default.
 
@@ -396,7 +401,7 @@ class Space:
                 for i, value in zip(used.tolist(), values, strict=True):  # so that the message counts rows as the caller does
                     _read_one(variable, name, value, i)
                 raise
-        x = self.snap_numpy(self.encode_numpy(z))
+        x = self.snap_numpy(self._numpy.encode_exactly(z))
         if self.constraints:
             broken = self._first_broken(x)
             if broken is not None:
@@ -509,30 +514,34 @@ class Space:
                 return int(np.argmin(holds)), constraint
         return None
 
-    def allowed(self, x: Floats) -> Mask:
+    def allowed(self, x: Floats, constraints: Sequence[Constraint] | None = None) -> Mask:
         """Which valid encoded points keep every known constraint.
 
         Args:
             x: ``(n, d)`` float64.
+            constraints: Some of the space's constraints, to look at these alone.
 
         Returns:
             ``(n,)`` bool.
         """
         allowed = np.ones(len(x), dtype=bool)
         z = self.decode_numpy(x)
-        for constraint in self.constraints:
+        for constraint in sorted(self.constraints if constraints is None else constraints, key=_calls):
             left = np.flatnonzero(allowed)  # a predicate is not called for points that are out already
             if len(left):
                 allowed[left] = self._holds(constraint, x[left], z[left])
         return allowed
 
-    def linear_system(self) -> tuple[Floats, Floats, Floats]:
+    def linear_system(self, constraints: Sequence[Constraint] | None = None) -> tuple[Floats, Floats, Floats]:
         """The linear constraints, ``lower <= A z <= upper`` for points ``z`` in problem units.
+
+        Args:
+            constraints: Some of the space's constraints, to look at these alone.
 
         Returns:
             ``A (m, d)``, ``lower (m,)`` and ``upper (m,)``, with infinities where a side is open. Linear texts are among them.
         """
-        items = [item for constraint in self.constraints for item in constraint.linear]
+        items = [item for constraint in (self.constraints if constraints is None else constraints) for item in constraint.linear]
         rows = np.zeros((len(items), self.dim))
         for row, item in zip(rows, items, strict=True):
             for name, coefficient in item.coefficients.items():
@@ -540,6 +549,21 @@ class Space:
         lower = np.array([-np.inf if item.lower is None else item.lower for item in items], dtype=np.float64)
         upper = np.array([np.inf if item.upper is None else item.upper for item in items], dtype=np.float64)
         return rows, lower, upper
+
+    def region(self, fixed: Mapping[int, float], dtype: torch.dtype) -> Region:
+        """The part of the space that keeps its known constraints with some columns given; there must be constraints.
+
+        Args:
+            fixed: Encoded values of the given columns.
+            dtype: Floating type in which its points must be valid.
+        """
+        key = (dtype, tuple(sorted(fixed.items())))
+        found = self._regions.get(key)
+        if found is None:
+            if len(self._regions) >= _REMEMBERED:
+                self._regions.clear()
+            found = self._regions[key] = Region(self, fixed, dtype)
+        return found
 
     def repair(self, x: Tensor, random: Random, fixed: Collection[int] = ()) -> Tensor:
         """Valid encoded points near the given ones: snapped, and moved where they break a known constraint.
@@ -578,7 +602,8 @@ class Space:
     ) -> Tensor:
         """Random valid encoded points, uniform as in ``from_unit`` among those that keep the known constraints.
 
-        Where the valid part of the space is too small to be met by chance, points are moved as by ``repair`` instead.
+        Where linear constraints leave too little to be met by chance, hit-and-run finds it (``zoopt.region``), and what it gives
+        is as good as uniform. Where other constraints do, random walks set out from the few valid points that were found.
 
         Args:
             n: How many.
@@ -589,17 +614,19 @@ class Space:
 
         Returns:
             ``(n, d)``.
+
+        Raises:
+            SpaceError: No valid point was found.
         """
+        if self.constraints and not (device is not None and torch.device(device).type == "meta"):
+            found = self.region(fixed or {}, dtype).sample(n, random)
+            return torch.from_numpy(found).to(device=device, dtype=dtype)
         x = self.from_unit(random.uniform((n, self.dim), dtype=dtype, device=device))
         if fixed:
             for i, value in fixed.items():
                 x[:, i] = value
             x = self.snap(x)
-        if not self.constraints or x.is_meta:
-            return x
-        found = repair.valid_samples(self, n, random, fixed or {}, dtype)
-        x[: len(found)] = torch.from_numpy(found).to(x)
-        return self.repair(x, random, tuple(fixed or ()))
+        return x
 
     # The space as a whole.
 
@@ -691,6 +718,11 @@ class Space:
         found += [f"the constraint {text!r} is gone." for text in texts if text not in others]
         found += [f"the constraint {text!r} is new." for text in others if text not in texts]
         return found
+
+
+def _calls(constraint: Constraint) -> bool:
+    """Whether a constraint is a predicate, which has to be called for each point."""
+    return not constraint.vectorised
 
 
 def _as_array(x: Floats | Tensor) -> Floats:
