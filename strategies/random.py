@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,7 +21,8 @@ Array = np.ndarray[Any, Any]
 
 BLOCK = 1024  # points drawn at once, fewer in many dimensions; with b points in a block, point i is row i % b of block i // b
 _NUMBERS = 1 << 18  # numbers in a block at most
-_REDRAWS = 100  # times that points against a known constraint are drawn again before they are moved
+_CONSTRAINED = 128  # points drawn at once under known constraints,
+_CALLED = 16  # and where a Python predicate is called for each
 
 
 @dataclass
@@ -29,12 +32,14 @@ class RandomState(State):
     Attributes:
         asked: Points asked for so far, in each run.
         number: Number of the block at hand; -1 before the first.
+        held: Columns that were fixed when it was drawn, by their values.
         block: Its points, ``(*runs, b, d)``.
         rows: What is left of it on the host, one by one and last first, for loops that ask for one point at a time.
     """
 
     asked: int = 0
     number: int = live(-1)
+    held: Mapping[int, float] | None = live()
     block: Tensor | None = live()
     rows: list[Array] | None = live()
 
@@ -44,38 +49,34 @@ _NO_COLUMNS: dict[str, Column] = {}
 
 def _points(task: Task) -> int:
     """Points of a block."""
-    return min(BLOCK, max(1, _NUMBERS // max(1, task.dim)))
+    constraints = task.space.constraints
+    most = BLOCK if not constraints else _CONSTRAINED if all(constraint.vectorised for constraint in constraints) else _CALLED
+    return min(most, max(1, _NUMBERS // max(1, task.dim)))
 
 
-def _draw(task: Task, random: Random) -> Tensor:
-    """One block of points, ``(*runs, b, d)``; those against a known constraint are drawn again."""
-    space = task.space
-
-    def points(key: Random) -> Tensor:
-        return space.from_unit(key.uniform((_points(task), task.dim), runs=task.runs, dtype=task.dtype, device=task.device))
-
-    x = points(random)
+def _draw(task: Task, random: Random, held: Mapping[int, float]) -> Tensor:
+    """One block of points, ``(*runs, b, d)``; under known constraints with the columns in ``held`` as given."""
+    space, size = task.space, _points(task)
     if not space.constraints:
-        return x
-    for attempt in range(_REDRAWS):
-        allowed = torch.from_numpy(space.allowed(x.reshape(-1, task.dim).cpu().numpy())).to(task.device).view(x.shape[:-1])
-        if bool(allowed.all()):
-            return x
-        x = torch.where(allowed.unsqueeze(-1), x, points(random.child("again", attempt)))
-    return space.repair(x, random.child("repair"))
+        return space.from_unit(random.uniform((size, task.dim), runs=task.runs, dtype=task.dtype, device=task.device))
+    keys = [random.select([run]) for run in range(math.prod(task.runs))] if task.runs else [random]
+    x = [space.sample(size, key, fixed=held, dtype=task.dtype, device=task.device) for key in keys]
+    return torch.stack(x).view(*task.runs, size, task.dim)
 
 
-def _next(task: Task, state: RandomState, n: int | None, random: Random) -> Tensor:
-    """The next n points, from as many blocks as it takes; None: what is left of the block."""
+def _next(task: Task, state: RandomState, request: Request, random: Random) -> Tensor:
+    """The next points, from as many blocks as it takes; what is left of the block where no number is requested."""
+    n = request.n
     size = _points(task)
     offset = state.asked % size
     end = state.asked + (size - offset if n is None else n)
+    held = dict(request.fixed) if task.space.constraints else {}
     pieces = []
     while state.asked < end:
         number, offset = divmod(state.asked, size)
-        if number != state.number or state.block is None:
-            state.block, state.number = _draw(task, random.at(number).child("block")), number
-            if n == 1 and not task.runs and task.device.type == "cpu" and task.dtype == torch.float64:
+        if number != state.number or state.block is None or held != state.held:
+            state.block, state.number, state.held = _draw(task, random.at(number).child("block"), held), number, held
+            if n == 1 and not (task.runs or held) and task.device.type == "cpu" and task.dtype == torch.float64:
                 host = state.block.numpy()
                 state.rows = [host[k : k + 1] for k in range(size - 1, offset, -1)]
                 state.asked += 1
@@ -89,6 +90,8 @@ def _next(task: Task, state: RandomState, n: int | None, random: Random) -> Tens
 @dataclass(frozen=True)
 class RandomSearch(Strategy[RandomState]):
     """Random search: independent points, uniform in every variable (log-uniform where it is logarithmic).
+
+    Under known constraints uniform over what they allow, as ``Space.sample`` gives it.
 
     The baseline that every other strategy has to beat; useful where nothing can be learned, and to fill a history.
 
@@ -104,7 +107,7 @@ class RandomSearch(Strategy[RandomState]):
         if request.n == 1 and state.rows and not request.fixed:
             state.asked += 1
             return state, Candidates(None, _NO_COLUMNS, array=state.rows.pop())
-        x = _next(task, state, request.n, random)
+        x = _next(task, state, request, random)
         if request.fixed:
             x = x.clone()
             for column, value in request.fixed.items():
