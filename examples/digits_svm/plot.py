@@ -11,10 +11,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
+import zoopt
 from zoopt.config import locate
 from zoopt.errors import JournalError
-from zoopt.journal import Journal
-from zoopt.restore import read
 
 FLOOR = 0.8  # what is below stands on the lower edge as triangles: the good ones are told apart above it
 
@@ -26,8 +25,7 @@ def main(out: Path) -> None:
         JournalError: Nothing is recorded yet, or no trial is complete.
     """
     address, name = locate(Path(__file__).with_name("study.toml"))
-    with Journal(address, read_only=True) as journal:  # to look at, which goes beside a run
-        study = read(journal, name)
+    study = zoopt.read(address, name)  # to look at, which goes beside a run
     history, best = study.history(), study.best
     if best is None:
         raise JournalError(f"no trial is complete yet in {address}.")
