@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sqlite3
 import threading
+import time
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -242,6 +244,54 @@ def test_a_state_that_cannot_be_saved_is_rebuilt_from_the_record(how: str, tmp_p
     with Study(BOX, Baggage(how=how), journal=path) as again:
         assert again.status == never.status
         assert again.ask(2).params == never.ask(2).params
+
+
+@dataclass(frozen=True)
+class SlowWalk(Walk):
+    """Takes its time, counts its calls, and learns from ranks."""
+
+    calls: ClassVar[list[str]] = []
+    capabilities: ClassVar[Capabilities] = Capabilities(feedback="ranking", objectives=None)
+
+    def tell(self, task: Task, state: WalkState, observations: Observations, random: Random) -> WalkState:
+        self.calls.append("tell")
+        time.sleep(0.002)
+        state.here = (state.here + (observations.x * (1 + observations.ranks.unsqueeze(-1))).sum(0)) % 1.0
+        return state
+
+
+@pytest.mark.parametrize("correct", ["amend", "withdraw"])
+def test_a_corrected_study_is_rebuilt_once_and_not_at_every_opening(correct: str, tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    never = Study(BOX, SlowWalk(), seed=1)
+    with Study(BOX, SlowWalk(), seed=1, journal=path) as s:
+        for study in (s, never):
+            study.rank([study.ask()]) if correct == "withdraw" else None
+            rounds(study, 10)
+            study.withdraw(0) if correct == "withdraw" else study.amend(2, 7.0)
+    SlowWalk.calls.clear()
+    with Study(BOX, SlowWalk(), journal=path) as again:
+        assert SlowWalk.calls == []
+        assert again.status == never.status
+        rounds(again, 1)
+        rounds(never, 1)
+        assert again.ask(2).params == never.ask(2).params
+
+
+def test_a_correction_whose_state_finds_no_room_is_recorded(tmp_path: Path) -> None:
+    path = tmp_path / "study.db"
+    with Study(BOX, SlowWalk(), seed=1, journal=path) as s:
+        rounds(s, 10)
+        with sqlite3.connect(path) as connection:
+            connection.execute("CREATE TRIGGER full BEFORE INSERT ON snapshots BEGIN SELECT RAISE(ABORT, 'no room'); END")
+        s.amend(2, 7.0)
+        assert s.trial(2).value == 7.0
+        with sqlite3.connect(path) as connection:
+            connection.execute("DROP TRIGGER full")
+        rounds(s, 1)
+    with Study(BOX, SlowWalk(), journal=path) as again:
+        assert again.trial(2).value == 7.0
+        assert again.evaluations == 22
 
 
 def test_not_ready_and_exhausted_leave_the_state_alone() -> None:

@@ -37,6 +37,7 @@ from zoopt.errors import (
     ConfigError,
     Exhausted,
     FeedbackError,
+    JournalError,
     JournalWarning,
     LeaseLost,
     NotReady,
@@ -777,7 +778,7 @@ class Study:
         if self._order is not None:
             self._order.held = None  # it has learned what was not so
             ledger.amend(ids, rows)
-        self._recover()
+        self._rebuild()
         self._notify("amended", ids)
 
     # ------------------------------------------------------------------ rankings
@@ -850,7 +851,7 @@ class Study:
         if self._order is not None:
             self._order.held = None
             ledger.withdrawn.add(ranking)
-        self._recover()
+        self._rebuild()
         self._notify("withdrawn", np.array(self._ledger.rankings[ranking].ids))
 
     # ------------------------------------------------------------------ running trials
@@ -1097,6 +1098,15 @@ class Study:
         elif self._order is not None:
             rebuild(self)
         self._ready = True
+
+    def _rebuild(self) -> None:
+        """Rebuild everything from a record that was corrected, and save what came out: the snapshots before hold no longer."""
+        self._recover()
+        if self._log is not None and (data := self._due_snapshot()) is not None:
+            try:
+                self._log.save(data)
+            except JournalError as error:  # the correction is recorded; the next opening rebuilds once more
+                _log.warning("the state of study %r was not saved: %s", self.name, error)
 
     def _need_history(self, method: str) -> None:
         if self._log is None and self._order is None and self._ledger.next > 0:

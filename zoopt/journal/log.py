@@ -299,6 +299,28 @@ class StudyLog:
             if transaction._rows:
                 self._commit(_Write(transaction._rows, transaction._new, transaction._snapshots), sync)
 
+    def save(self, snapshot: bytes) -> None:
+        """Store the state after the last event, where it could not go along with that. Not synced: it can be had again.
+
+        Raises:
+            LeaseLost: Another process drives the study now; nothing was written.
+            JournalError: It cannot be written; the log can be used as before.
+        """
+        database = self._database
+        with database.lock:
+            self._check()
+            try:
+                with database.transaction(sync=False):
+                    if database.execute("renew", study=self._study, owner=self._owner, seconds=self._seconds) != 1:
+                        raise self._lose()
+                    self._add_snapshot(self._next - 1, snapshot)
+            except IntegrityError as error:
+                raise database.error(error.orig or error) from error
+
+    def _add_snapshot(self, seq: int, body: bytes) -> None:
+        self._database.execute("add snapshot", study=self._study, seq=seq, body=body, checksum=crc32(body))
+        self._database.execute("prune snapshots", study=self._study, newest=seq)
+
     def _row(self, seq: int, kind: str, body: Any, layout: Any, rows: int, asked: Any, remaining: Any, note: Any) -> tuple[Any, ...]:
         text = None if note is None else to_json(note, f"the note of an event {kind!r}")
         return (self._study, seq, time.time(), kind, layout, rows, asked, remaining, body, text, checksum(body, text))
@@ -333,9 +355,7 @@ class StudyLog:
                 database.execute("add layout", study=self._study, id=number, spec=spec)
             database.run(database.append, rows)
             for seq, body in snapshots:
-                database.execute("add snapshot", study=self._study, seq=seq, body=body, checksum=crc32(body))
-            if snapshots:
-                database.execute("prune snapshots", study=self._study, newest=snapshots[-1][0])
+                self._add_snapshot(seq, body)
 
     def _learn(self, new: Mapping[Dtype, int]) -> None:
         for dtype, number in new.items():
@@ -356,7 +376,7 @@ class StudyLog:
                     return
                 if attempt == 2:
                     if isinstance(error, IntegrityError):
-                        raise self._lose() from error
+                        raise self._database.error(error.orig or error) from error
                     raise
         self._accept(write, sync)
 
