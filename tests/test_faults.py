@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,10 +19,11 @@ import pytest
 import torch
 
 from zoopt import Bool, Choice, Context, Integer, Real, Space, Study
-from zoopt.errors import Exhausted, FeedbackError, JournalWarning, NotReady, StrategyError
+from zoopt.errors import Exhausted, FeedbackError, JournalWarning, NotReady, StrategyError, StudyMismatch
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational
 from zoopt.random import Random
+from zoopt.record import fingerprint
 from zoopt.strategy import Capabilities, Request, State, Strategy, Task
 from zoopt.trials import TrialState
 
@@ -437,3 +442,146 @@ def test_a_fault_in_a_deterministic_study_marks_no_point_as_asked(faults: dict[s
     assert len({s.ask().params["k"] for _ in range(3)}) == 3
     with pytest.raises(Exhausted):
         s.ask()
+
+
+# ---------------------------------------------------------------------- what is the same recipe, and the same constraint
+
+
+@dataclass(frozen=True)
+class Weighted(Walk):
+    """Has a field that may be anything."""
+
+    weights: Any = None
+
+
+class Thing:
+    """Says nothing about itself."""
+
+
+def shift(x: float, by: float) -> float:
+    return x + by
+
+
+def bump(value: float, n: int = 6000) -> torch.Tensor:
+    """Differs in the middle only, which a repr leaves out."""
+    x = torch.zeros(n)
+    x[n // 2] = value
+    return x
+
+
+SAME: dict[str, Any] = {
+    "an object": Thing,
+    "a function": lambda: shift,
+    "a function and some arguments": lambda: partial(shift, by=0.5),
+    "a lambda": lambda: lambda x: x,
+    "a long tensor": lambda: bump(1.0),
+    "a bfloat16 tensor": lambda: bump(1.0, 9).bfloat16(),
+    "a long array": lambda: bump(1.0).numpy(),
+    "an array of objects": lambda: np.array([None, "a", 1.5], dtype=object),
+    "a numpy number": lambda: np.float32(0.5),
+    "a set": lambda: {"b", "a", "c"},
+    "nested": lambda: {"a": [bump(0.0), (1, Thing())]},
+}
+
+
+@pytest.mark.parametrize("what", list(SAME))
+def test_a_recipe_is_itself_when_it_is_made_again(what: str, tmp_path: Path) -> None:
+    for _ in range(2):
+        Study(BOX, Weighted(weights=SAME[what]()), seed=1, journal=tmp_path / "study.db").close()
+
+
+DIFFERENT: dict[str, Any] = {
+    "long tensors": (bump(0.0), bump(1.0)),
+    "long arrays": (bump(0.0).numpy(), bump(1e-7).numpy()),
+    "short tensors": (torch.tensor([0.1, 0.2]), torch.tensor([0.1, 0.2 + 1e-6])),
+    "types of tensors": (torch.zeros(3), torch.zeros(3, dtype=torch.float64)),
+    "shapes": (torch.zeros(100, 3), torch.zeros(3, 100)),
+    "sets": ({"a", "b"}, {"a", "c"}),
+}
+
+
+@pytest.mark.parametrize("what", list(DIFFERENT))
+def test_another_recipe_is_refused(what: str, tmp_path: Path) -> None:
+    before, now = DIFFERENT[what]
+    Study(BOX, Weighted(weights=before), seed=1, journal=tmp_path / "study.db").close()
+    with pytest.raises(StudyMismatch, match="was recorded with strategy"):
+        Study(BOX, Weighted(weights=now), seed=1, journal=tmp_path / "study.db")
+    Study(BOX, Weighted(weights=before), seed=1, journal=tmp_path / "study.db").close()
+
+
+def below(limit: float, depth: int = 0) -> Any:
+    def small(p: dict[str, Any], /, *, room: float = 0.5) -> bool:
+        return small(p) if depth < 0 else p["x"] + p["y"] < limit + room  # which closes over itself
+
+    return small
+
+
+def documented() -> Any:
+    def small(q: dict[str, Any], /, *, room: float = 0.5) -> bool:
+        """The same with other words."""
+        # and a comment
+        return small(q) if depth < 0 else q["x"] + q["y"] < limit + room
+
+    limit, depth = 1.0, 0
+    return small
+
+
+class Below:
+    """A predicate with a state of its own."""
+
+    def __call__(self, p: dict[str, Any]) -> bool:
+        return bool(p["x"] in {0.25, 0.5} or p["y"] < 0.75)
+
+
+def under(p: dict[str, Any], limit: float) -> bool:
+    return bool(p["x"] < limit)
+
+
+PREDICATES: dict[str, tuple[Any, Any, bool]] = {  # before, now, and whether they are the same
+    "the same lambda": (lambda p: p["x"] < 0.5, lambda p: p["x"] < 0.5, True),
+    "another constant": (lambda p: p["x"] < 0.5, lambda p: p["x"] < 0.25, False),
+    "another parameter": (lambda p: p["x"] < 0.5, lambda p: p["y"] < 0.5, False),
+    "another comparison": (lambda p: p["x"] < 0.5, lambda p: p["x"] > 0.5, False),
+    "another function within": (lambda p: max(p.values()) < 0.5, lambda p: min(p.values()) < 0.5, False),
+    "another default": (lambda p, k=0.5: p["x"] < k, lambda p, k=0.25: p["x"] < k, False),
+    "the same closure": (below(1.0), below(1.0), True),
+    "another closure": (below(1.0), below(2.0), False),
+    "an object that is called": (Below(), Below(), True),
+    "arguments": (partial(under, limit=0.5), partial(under, limit=0.5), True),
+    "other arguments": (partial(under, limit=0.5), partial(under, limit=0.25), False),
+}
+
+
+@pytest.mark.parametrize("what", list(PREDICATES))
+def test_a_known_constraint_is_known_by_its_code(what: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before, now, same = PREDICATES[what]
+    space, changed = (Space({"x": Real(0, 1), "y": Real(0, 1)}, constraints=[predicate]) for predicate in (before, now))
+    Study(space, "random", seed=1, journal=tmp_path / "study.db").close()
+    if not same:
+        with pytest.raises(StudyMismatch, match=r"another space: the code of the known constraint .* has changed"):
+            Study(changed, "random", journal=tmp_path / "study.db")
+        monkeypatch.setattr("zoopt.restore.MAGIC_NUMBER", b"another Python")  # which compiles to other code
+    Study(changed, "random", journal=tmp_path / "study.db").close()
+
+
+def test_words_beside_the_code_do_not_count() -> None:
+    assert fingerprint(below(1.0)) == fingerprint(documented())
+    assert fingerprint(len) is None
+
+
+SCRIPT = """
+import sys
+from zoopt import Real, Space, Study
+def allowed(p):
+    return p["x"] not in {"a", "b", "c", 0.5} or p["x"] < LIMIT
+space = Space({"x": Real(0, 1)}, constraints=[allowed, lambda p: p["x"] in (0.0, "u", "v") or p["x"] < 1])
+Study(space, "random", seed=1, journal=sys.argv[1]).close()
+"""
+
+
+def test_code_is_the_same_in_every_process(tmp_path: Path) -> None:
+    for seed in ("1", "2"):
+        environment = {**os.environ, "PYTHONHASHSEED": seed}
+        script = [sys.executable, "-c", SCRIPT.replace("LIMIT", "1"), str(tmp_path / "study.db")]
+        run = subprocess.run(script, env=environment, capture_output=True, text=True, timeout=120, check=False)
+        assert (run.returncode, run.stderr) == (0, "")

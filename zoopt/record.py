@@ -7,11 +7,15 @@ in one call. Only what a strategy was asked and told is needed to replay it; the
 from __future__ import annotations
 
 import json
+import re
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
+from contextlib import suppress
 from dataclasses import dataclass, fields, is_dataclass
-from functools import cache
+from functools import cache, partial
+from hashlib import sha256
 from struct import Struct
+from types import CodeType, FunctionType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -30,6 +34,10 @@ Array = np.ndarray[Any, Any]
 STRATEGY_KINDS = ("asked", "told", "failed", "dropped", "lost", "added", "ranked")  # events that a strategy learns of
 _CODES = (*STRATEGY_KINDS, "one by one", "enqueued")  # of the calls in an OrderLog
 _ASKED, _TOLD, _ONE_BY_ONE, _ENQUEUED = map(_CODES.index, ("asked", "told", "one by one", "enqueued"))
+
+
+_SHOWN = 16  # numbers of an array that are recorded as they are
+_ADDRESS = re.compile(r" at 0x[0-9a-fA-F]+")  # in the repr of an object: another one in every process
 
 
 @dataclass(slots=True)
@@ -247,13 +255,81 @@ def _plain(value: Any) -> Any:
         return {str(k): _plain(v) for k, v in value.items()}
     if isinstance(value, str):
         return value
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, Tensor):
+        return _array(host(value.to_dense()), str(value.dtype))
+    if isinstance(value, np.ndarray):
+        return _array(value, str(value.dtype))
+    if isinstance(value, Set):
+        return sorted(map(_plain, value), key=json.dumps)
     if isinstance(value, Sequence):
         return [_plain(v) for v in value]
     if value is None or isinstance(value, bool | int | float):
         return value
-    if callable(value):
-        return f"{getattr(value, '__module__', '?')}:{getattr(value, '__qualname__', repr(value))}"
-    return repr(value)
+    if callable(value) and hasattr(value, "__qualname__"):
+        return f"{getattr(value, '__module__', '?')}:{value.__qualname__}"
+    return _ADDRESS.sub("", repr(value))
+
+
+def _array(value: Array, kind: str) -> dict[str, Any]:
+    """An array by its type, shape and a digest of its numbers; a small one by the numbers themselves, for people."""
+    small = value.size <= _SHOWN or value.dtype.hasobject
+    numbers = _plain(value.tolist()) if small else sha256(np.ascontiguousarray(value).tobytes()).hexdigest()
+    return {"array": kind, "shape": list(value.shape), "values": numbers}
+
+
+def fingerprint(function: Any) -> str | None:
+    """Tells a Python function from one with other code, in every process of the same version of Python.
+
+    Names of local variables, comments, docstrings and where it stands do not count; defaults and what it closes over do, where they
+    are plain values or functions. None for what has no Python code.
+    """
+    described = _code_of(function, ())
+    return None if described is None else sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+def _code_of(function: Any, outer: tuple[CodeType, ...]) -> Any:
+    if isinstance(function, partial):
+        inner = _code_of(function.func, outer)
+        return None if inner is None else [inner, _values([*function.args, *function.keywords.items()], outer)]
+    code = getattr(function, "__code__", None)
+    if not isinstance(code, CodeType):
+        call = getattr(type(function), "__call__", None)  # noqa: B004  the function itself is wanted
+        return _code_of(call, outer) if isinstance(call, FunctionType) else None
+    if code in outer:  # a function that calls itself
+        return outer.index(code)
+    cells = []
+    for cell in getattr(function, "__closure__", None) or ():
+        with suppress(ValueError):  # not filled yet
+            cells.append(cell.cell_contents)
+    defaults = [*(function.__defaults__ or ()), *sorted((function.__kwdefaults__ or {}).items())]
+    return [_code(code, function.__doc__), _values([*defaults, *cells], (*outer, code))]
+
+
+def _values(values: Sequence[Any], outer: tuple[CodeType, ...]) -> list[Any]:
+    """Plain values as they are, functions by their code, nothing of anything else: that may differ from process to process."""
+
+    def described(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return [described(part) for part in value]
+        return repr(value) if value is None or isinstance(value, bool | int | float | str | bytes) else _code_of(value, outer)
+
+    return [described(value) for value in values]
+
+
+def _code(code: CodeType, documentation: str | None = None) -> list[Any]:
+    def constant(value: Any) -> Any:
+        if isinstance(value, CodeType):
+            return _code(value)
+        if isinstance(value, frozenset):
+            return sorted(map(repr, value))
+        return [constant(part) for part in value] if isinstance(value, tuple) else repr(value)
+
+    constants = [constant(value) for value in code.co_consts]
+    if documentation is not None and constants[:1] == [repr(documentation)]:
+        constants[0] = repr(None)
+    return [code.co_code.hex(), code.co_exceptiontable.hex(), code.co_argcount, list(code.co_names), constants]
 
 
 def same(a: Any, b: Any) -> bool:

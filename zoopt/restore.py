@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import MAGIC_NUMBER
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -23,7 +24,7 @@ from zoopt.errors import ConfigError, Exhausted, JournalError, NotReady, Strateg
 from zoopt.feedback import Column, Ranking
 from zoopt.journal import Event, Events, Journal, StudyLog, decode
 from zoopt.ledger import NEVER, point_key
-from zoopt.record import STRATEGY_KINDS, EngineState, Entry, OrderLog, recipe_config, same
+from zoopt.record import STRATEGY_KINDS, EngineState, Entry, OrderLog, fingerprint, recipe_config, same
 from zoopt.state import from_bytes
 from zoopt.strategy import Request
 from zoopt.trials import TrialState
@@ -47,6 +48,8 @@ def study_config(study: Study) -> dict[str, Any]:
     return {
         "space": study.space.to_config(),
         "known_constraints": [constraint_text(c) for c in study.space.constraints],
+        "predicates": [fingerprint(getattr(c, "function", None)) for c in study.space.constraints],
+        "python": MAGIC_NUMBER.hex(),
         "objectives": study.directions,
         "constraints": list(study.task.constraints),
         "feedback": study.task.feedback,
@@ -109,12 +112,11 @@ def _begin_or_go_on(study: Study, log: StudyLog, config: dict[str, Any], seed_gi
 def _compare(study: Study, recorded: dict[str, Any], config: dict[str, Any], seed_given: bool, resume: str) -> None:
     """Refuse a study whose record cannot be continued, with the difference."""
     name = study.name
-    if not same(recorded["space"], config["space"]) or recorded["known_constraints"] != config["known_constraints"]:
+    constraints = _constraint_difference(recorded, config)
+    if not same(recorded["space"], config["space"]) or constraints:
         from zoopt.space import Space
 
-        differences = Space.from_config(recorded["space"]).difference(Space.from_config(config["space"]))
-        if recorded["known_constraints"] != config["known_constraints"]:
-            differences.append(f"known constraints were {recorded['known_constraints']}, now {config['known_constraints']}")
+        differences = Space.from_config(recorded["space"]).difference(Space.from_config(config["space"])) + constraints
         raise StudyMismatch(
             f"study {name!r} was recorded with another space: {'; '.join(text.rstrip('.') for text in differences)}. "
             "Use the recorded space, or another study name for the new one."
@@ -135,6 +137,17 @@ def _compare(study: Study, recorded: dict[str, Any], config: dict[str, Any], see
             f"study {name!r} was recorded with strategy {_short(recorded['strategy'])}, now {_short(config['strategy'])}. "
             "Use the recorded strategy, or resume='data' to go on with the new one on the data so far."
         )
+
+
+def _constraint_difference(recorded: dict[str, Any], config: dict[str, Any]) -> list[str]:
+    """How the known constraints differ; the code of a Python predicate is compared where the same version of Python compiled it."""
+    before, now = recorded["known_constraints"], config["known_constraints"]
+    if before != now:
+        return [f"known constraints were {before}, now {now}"]
+    if recorded.get("python") != config["python"]:
+        return []
+    changed = [text for text, old, new in zip(now, recorded["predicates"], config["predicates"], strict=True) if old != new]
+    return [f"the code of the known constraint {text} has changed" for text in changed]
 
 
 def _short(strategy: Mapping[str, Any]) -> str:
