@@ -1042,8 +1042,8 @@ class Study:
             if not self._unsaved:
                 self._unsaved = True
                 warnings.warn(
-                    f"the state of {type(self.strategy).__name__} cannot be saved ({error}); opening study {self.name!r} again will make "
-                    "every call of the strategy again, which may take long.",
+                    f"the state of {type(self.strategy).__name__} cannot be saved ({str(error).rstrip('.')}); opening study {self.name!r} "
+                    "again will make every call of the strategy again, which may take long.",
                     JournalWarning,
                     stacklevel=2,
                 )

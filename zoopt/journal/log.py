@@ -210,6 +210,7 @@ class StudyLog:
         try:
             self.release()
         except JournalError as error:
+            self._taken = None  # once is enough: it runs out by itself
             logger.warning("the lease of study %r could not be given back: %s", self.name, error)
 
     def __enter__(self) -> Self:
