@@ -533,7 +533,8 @@ class StudyLog:
     def _check(self) -> None:
         if self._batch:
             raise JournalError("a transaction is open on this log; append to what `with log.transaction() as t` gave.")
-        self._settle()
+        if self._doubt is not None or self._epoch != self._database.epoch:
+            self._settle()
         if self._owner is None:
             self.journal._refuse_read_only()
             raise self._refusal()
