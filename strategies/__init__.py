@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from zoopt import registry
 
 if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entry points decide
-    from zoopt.strategies.bo import BO as BO
+    from zoopt.strategies.bo.recipe import BO as BO
     from zoopt.strategies.cbo.hopping import ConsensusHopping as ConsensusHopping
     from zoopt.strategies.cbo.particles import CBO as CBO
     from zoopt.strategies.cma_es import CMAES as CMAES

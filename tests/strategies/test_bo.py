@@ -21,7 +21,7 @@ from zoopt.problems import Branin, Gramacy, Hartmann6
 from zoopt.random import Random
 from zoopt.space import Bool, Choice, Context, Integer, Linear, Real, Space
 from zoopt.state import equal, from_bytes, to_bytes
-from zoopt.strategies.bo import BO
+from zoopt.strategies.bo.recipe import BO
 from zoopt.strategy import Request, Task, make
 from zoopt.surrogates import GP, Surrogate
 

@@ -1,0 +1,291 @@
+"""The strategy: a design, then the point of most promise, one after the other."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from zoopt import registry
+from zoopt.errors import ConfigError, Exhausted, ModelWarning
+from zoopt.feedback import Candidates, Observations
+from zoopt.random import Random
+from zoopt.strategies.bo.models import Data, Promise, best_first, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.search import Search
+from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
+from zoopt.surrogates.base import Surrogate, TrainingData
+
+_F64 = torch.float64
+_MANY_POINTS = 500  # from here on a factorisation gains from more than one thread
+_COLD = 5  # every so many fits the hyperparameters are searched from the prior's mode again
+
+
+@dataclass
+class BOState(State):
+    """Everything told so far, what has been handed out, and hyperparameters to start the next fit from."""
+
+    ids: Tensor  # (n,) int64
+    x: Tensor  # (n, d) encoded
+    y: Tensor  # (n,) values, +inf where the evaluation failed
+    ok: Tensor  # (n,) bool
+    constraints: Tensor  # (n, c), NaN where not told
+    noise: Tensor  # (n,) standard deviations, NaN where not told
+    asked: Tensor  # (a, d) every point handed out
+    design: int = 0  # points of the Sobol sequence that are used up
+    fits: int = 0
+    hyperparameters: dict[str, Tensor] = field(default_factory=dict)
+    diagnostics: dict[str, float | str] = live()
+
+
+@dataclass(frozen=True)
+class BO(Strategy[BOState]):
+    """Bayesian optimization: a Gaussian process and log expected improvement, for expensive objectives.
+
+    Starts with a scrambled Sobol design. Then fits the surrogate and maximises noisy log expected improvement (Ament et al.
+    2023) beside what is pending. Integers and choices are searched by whole levels; outcome constraints get a model each;
+    failures lower the promise of their neighbourhood. A proposal costs tenths of a second to seconds: take CMA-ES where an
+    evaluation is cheaper, and above some thousand evaluations.
+    """
+
+    surrogate: Surrogate | str = "gp"  # model of the outcomes: a recipe, or the name of a registered one
+    initial: int | None = None  # Sobol points before the first model; None: 2 per variable, at least 5, at most half the budget
+    samples: int = 128  # joint posterior samples of the noisy acquisition function
+    raw_samples: int = 256  # points at which the acquisition function is looked at before the best are refined
+    restarts: int = 4  # points that are refined by gradient and by neighbouring levels
+    most_points: int = 1000  # most observations a model is fitted to: the best half and the latest half
+
+    capabilities = Capabilities(feedback="values", objectives=1, constraints=True, unbounded=True, choices=True)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.surrogate, str):
+            object.__setattr__(self, "surrogate", registry.load(self.surrogate, "surrogates")())
+        if not isinstance(self.surrogate, Surrogate):
+            raise ConfigError(
+                "bo needs surrogate to be the name of a registered surrogate or a recipe, an instance of a class derived from "
+                f"zoopt.surrogates.base.Surrogate; got {self.surrogate!r}."
+            )
+        for name, least in (("initial", 1), ("samples", 2), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise ConfigError(f"bo needs {name} >= {least}; got {value!r}.")
+
+    @classmethod
+    def example_task(cls) -> Example:
+        """Branin's function within 25 evaluations."""
+        branin = registry.load("branin", "problems")()
+        return Example(branin.space, branin, evaluations=25, problem=branin)
+
+    def begin(self, task: Task, random: Random) -> BOState:
+        """Nothing told, nothing handed out."""
+        d, c = task.dim, len(task.constraints)
+        return BOState(
+            ids=torch.empty(0, dtype=torch.int64),
+            x=torch.empty((0, d), dtype=_F64),
+            y=torch.empty(0, dtype=_F64),
+            ok=torch.empty(0, dtype=torch.bool),
+            constraints=torch.empty((0, c), dtype=_F64),
+            noise=torch.empty(0, dtype=_F64),
+            asked=torch.empty((0, d), dtype=_F64),
+        )
+
+    def tell(self, task: Task, state: BOState, observations: Observations, random: Random) -> BOState:
+        """Add the rows; a row whose id is known replaces the earlier one. Of what was dropped only that it was asked is kept."""
+        if observations.dropped:
+            given_up = np.isin(observations.ids, np.asarray(observations.dropped, dtype=np.int64))
+            x = _host(observations.take(np.flatnonzero(given_up)).x)
+            known = (x.unsqueeze(1) == state.asked).all(-1).any(-1)
+            state.asked = torch.cat([state.asked, x[~known]])
+            observations = observations.take(np.flatnonzero(~given_up))
+        if observations.n == 0 or not observations.has_values:
+            return state
+        n, c = observations.n, len(task.constraints)
+        y = _host(observations.values)[:, 0]
+        rows = {
+            "ids": torch.from_numpy(np.array(observations.ids)),
+            "x": _host(observations.x),
+            "y": y,
+            "ok": observations.ok.cpu() & torch.isfinite(y),
+            "constraints": torch.full((n, c), torch.nan, dtype=_F64)
+            if observations.constraints is None
+            else _host(observations.constraints),
+            "noise": torch.full((n,), torch.nan, dtype=_F64) if observations.noise is None else _host(observations.noise)[:, 0],
+        }
+        stays = ~torch.isin(state.ids, rows["ids"][rows["ids"] >= 0])
+        for name, new in rows.items():
+            old = getattr(state, name)
+            setattr(state, name, torch.cat([old if bool(stays.all()) else old[stays], new]))
+        return state
+
+    def ask(self, task: Task, state: BOState, request: Request, random: Random) -> tuple[BOState, Candidates]:
+        """Sobol points while the design lasts, then the maximisers of the acquisition function, one after the other."""
+        wanted = request.n or 1
+        pending = _host(request.pending(task))
+        told = int(state.ok.sum())
+        due = self._initial(task, state, request) - told - pending.shape[0]
+        first = wanted if told < 2 else min(max(due, 0), wanted)
+
+        taken = torch.cat([state.asked, state.x, pending]) if task.deterministic else pending
+        search = Search(task.space, dict(request.fixed), taken, task.deterministic, random)
+        key = random.at(0).child("design")  # one sequence, whichever call draws from it
+        points, used = search.design(key, state.design, first)
+        report: dict[str, float | str] = {"model": "none yet"}
+        promise = None
+        if first < wanted and len(points) == first:
+            with _few_threads(told):
+                promise, report = self._modelled(task, state, pending, search, points, wanted, random)
+                if promise is None:
+                    extra, more = search.design(key, state.design + used, wanted - len(points))
+                    points, used = points + extra, used + more
+            if promise is None:
+                reason = str(report["model"]).rstrip(".")
+                warnings.warn(f"bo: the model {reason}; Sobol points take its place.", ModelWarning, stacklevel=2)
+        if not points:
+            raise Exhausted("every point of this deterministic space has been asked, or breaks a known constraint.")
+        x = torch.stack(points)
+        state.design += used
+        state.asked = torch.cat([state.asked, x])
+        if promise is not None:
+            state.hyperparameters = promise.memory
+            state.fits += 1
+        state.diagnostics = report
+        return state, Candidates(x.to(task.device, task.dtype))
+
+    def recommend(self, task: Task, state: BOState) -> Tensor | None:
+        """The observed feasible point of least posterior mean; the least violation where none is feasible.
+
+        Where the space has context variables, it is the best over all contexts seen, and may owe that to its context.
+        """
+        rows = torch.nonzero(state.ok).flatten()
+        if rows.numel() == 0:
+            return None
+        x, y, violation = state.x[rows], state.y[rows], violation_of(state.constraints[rows])
+        if not bool((violation <= 0).any()):
+            best = int(violation.argmin())
+        else:
+            score = y
+            if not task.deterministic and rows.numel() > 1:
+                try:
+                    predicted = self.predict(task, state, x)
+                except Exception as error:
+                    if not _numerical(error):
+                        raise
+                    predicted = None
+                if predicted is not None and bool(torch.isfinite(predicted[0]).all()):
+                    score = _host(predicted[0])[:, 0]
+            best = int(torch.where(violation <= 0, score, torch.inf).argmin())
+        return x[best].to(task.device, task.dtype)
+
+    def predict(self, task: Task, state: BOState, x: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Posterior mean and standard deviation of the objective, ``(n, 1)`` each; None before two points are told."""
+        if int(state.ok.sum()) < 2:
+            return None
+        with _few_threads(int(state.ok.sum())), torch.no_grad():
+            scaled, unit = scaled_to_unit(self._data(task, state).objective)
+            model = self._surrogate.fit(scaled, task, state.hyperparameters.get("objective"))
+            posterior: Any = model.posterior(_host(x).unsqueeze(-2))
+            mean, sd = unit * posterior.mean.squeeze(-2), unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt()
+        return mean.to(x), sd.to(x)
+
+    def info(self, task: Task, state: BOState) -> dict[str, float | str]:
+        """What the last proposal rested on, and what it cost."""
+        return dict(state.diagnostics or {})
+
+    @property
+    def _surrogate(self) -> Surrogate:
+        return cast(Surrogate, self.surrogate)  # a name was replaced when the recipe was made
+
+    def _initial(self, task: Task, state: BOState, request: Request) -> int:
+        if self.initial is not None:
+            return self.initial
+        free = task.dim - len(request.fixed)
+        need = max(5, 2 * free)
+        if request.remaining is not None:
+            need = min(need, max(2, (request.remaining + state.asked.shape[0]) // 2))
+        return need
+
+    def _data(self, task: Task, state: BOState) -> Data:
+        """What the models are fitted to, in the order of the ids, so that the order of tells does not matter."""
+        order = torch.argsort(state.ids, stable=True)
+        rows = order[state.ok[order]]
+        failed = order[~state.ok[order]]
+        if rows.numel() > self.most_points:
+            earlier, latest = rows[: -(self.most_points // 2)], rows[-(self.most_points // 2) :]
+            best = best_first(state.y[earlier], violation_of(state.constraints[earlier]))[: self.most_points - latest.numel()]
+            rows = torch.cat([earlier[best.sort().values], latest])
+        noise = state.noise[rows].unsqueeze(-1)
+        objective = TrainingData(
+            state.x[rows], winsorised(state.y[rows]).unsqueeze(-1), noise if bool(torch.isfinite(noise).any()) else None
+        )
+        return Data(objective, state.constraints[rows], state.x[failed][-self.most_points :])
+
+    def _modelled(
+        self, task: Task, state: BOState, pending: Tensor, search: Search, points: list[Tensor], wanted: int, random: Random
+    ) -> tuple[Promise | None, dict[str, float | str]]:
+        """Append points by the model until there are ``wanted``, or fewer where the space has no more.
+
+        Returns:
+            The fitted models, None where the numerics failed on the way, and what to report.
+        """
+        try:
+            began = time.perf_counter()
+            memory = {} if state.fits % _COLD == 0 else state.hyperparameters
+            promise = Promise(self._surrogate, self.samples, task, self._data(task, state), memory, search, random)
+            fitted = time.perf_counter()
+            while len(points) < wanted:
+                out = torch.cat([pending, *(p.unsqueeze(0) for p in points)])
+                child = random.child("search", len(points))
+                point = search.maximise(promise.beside(out), promise.incumbents, self.raw_samples, self.restarts, child)
+                if point is None:
+                    break
+                search.take(point)
+                points.append(point)
+        except Exception as error:
+            if not _numerical(error):
+                raise
+            return None, {"model": f"failed: {error}"}  # whatever the numerics do, the asker gets a point
+        seconds = {"fit_seconds": fitted - began, "acquisition_seconds": time.perf_counter() - fitted}
+        return promise, {**promise.report(), **seconds}
+
+
+def _numerical(error: Exception) -> bool:
+    """Whether this is what numerics do (not positive definite, NaN, out of memory), and no mistake in the code of a surrogate."""
+    from botorch.exceptions.errors import BotorchError
+
+    mistakes = (NotImplementedError, RecursionError)
+    # A warning is an error where the user's filters make it one.
+    numerics = (RuntimeError, ArithmeticError, ValueError, MemoryError, BotorchError, RuntimeWarning)
+    return isinstance(error, numerics) and not isinstance(error, mistakes)
+
+
+def _host(x: Tensor) -> Tensor:
+    return x.detach().to("cpu", _F64)
+
+
+@cache
+def _openmp() -> Any:
+    from threadpoolctl import ThreadpoolController
+
+    return ThreadpoolController().select(user_api="openmp")
+
+
+@contextmanager
+def _few_threads(n: int) -> Iterator[None]:
+    """One thread while covariances of ``n`` points are factorised, unless they are many: more make it several times slower.
+
+    The number of OpenMP threads belongs to the calling thread, and MKL follows it. ``torch.set_num_threads`` would set
+    that of other threads too: of those that begin in the meantime, and MKL's for all.
+    """
+    if n > _MANY_POINTS:
+        yield
+        return
+    torch.get_num_threads()  # torch sets a thread up when it is first used, and would undo the limit
+    with _openmp().limit(limits=1):
+        yield
