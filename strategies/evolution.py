@@ -18,7 +18,7 @@ from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational
 from zoopt.history import pareto_rows
-from zoopt.strategy import Capabilities, State, Task, live
+from zoopt.strategy import Capabilities, Example, State, Task, live
 
 if TYPE_CHECKING:
     from zoopt.random import Random
@@ -143,6 +143,13 @@ class Evolution(Generational):
     def __post_init__(self) -> None:
         if self.popsize < self.smallest:
             raise ConfigError(f"popsize must be at least {self.smallest} for {type(self).__name__}; got {self.popsize!r}.")
+
+    @classmethod
+    def example_task(cls) -> Example:
+        """The default example within 20 generations: the first few of a large population hardly differ from random search."""
+        from zoopt.testing import sphere_example
+
+        return sphere_example(20 * cls.popsize)
 
     def algorithm(self, task: Task) -> Any:
         """A new algorithm of pymoo with these hyper-parameters."""

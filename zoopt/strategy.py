@@ -47,6 +47,7 @@ class Capabilities:
     choices: bool = True  # accepts choices and booleans
     requires: tuple[str, ...] = ()  # methods it needs on the problem, e.g. ("gradient",)
     learns: bool = True  # False: proposals do not depend on what is told
+    stochastic: bool = True  # False: proposals do not depend on the seed
 
 
 @dataclass(frozen=True)

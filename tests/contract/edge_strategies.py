@@ -22,10 +22,11 @@ from zoopt.testing import sphere_example
 
 @dataclass
 class SwarmState(State):
-    """Particles ``(*runs, N, d)``, their last values ``(*runs, N)``, the consensus ``(*runs, d)``, and whose turn it is."""
+    """Particles ``(*runs, N, d)``, their last values and violations ``(*runs, N)``, the consensus ``(*runs, d)``, whose turn it is."""
 
     x: Tensor
     values: Tensor
+    violations: Tensor
     consensus: Tensor
     turn: int = 0
     spread: Tensor | None = live()
@@ -57,7 +58,7 @@ class Swarm(Strategy[SwarmState]):
         u = random.uniform((self.particles, task.dim), runs=task.runs, dtype=task.dtype, device=task.device)
         x = task.space.from_unit(u)
         values = torch.full(x.shape[:-1], torch.inf, dtype=task.dtype, device=task.device)
-        return SwarmState(x, values, x.mean(-2))
+        return SwarmState(x, values, torch.zeros_like(values), x.mean(-2))
 
     def ask(self, task: Task, state: SwarmState, request: Request, random: Random) -> tuple[SwarmState, Candidates]:
         most = self.batch or self.particles
@@ -83,10 +84,17 @@ class Swarm(Strategy[SwarmState]):
         latent = torch.where((task.space.snap(latent) == seen).all(-1, keepdim=True), latent, seen)
         told = torch.where(observations.ok, observations.values[..., 0], torch.inf)[..., pick]
         values = state.values.index_copy(-1, at, told)
+        violations = state.violations
+        if observations.constraints is not None:
+            violated = torch.where(observations.ok, observations.constraints.clamp_min(0.0).sum(-1), 0.0)[..., pick]
+            violations = violations.index_copy(-1, at, violated.to(violations))
         x = state.x.index_copy(-2, at, latent)
-        low = torch.where(torch.isfinite(values), values, torch.inf).amin(-1, keepdim=True)
         finite = torch.isfinite(values)
-        weights = torch.where(finite, torch.exp(-self.alpha * torch.where(finite, values - low, 0.0)), 0.0)
+        feasible = finite & (violations <= 0)
+        worst = torch.where(feasible, values, -torch.inf).amax(-1, keepdim=True)
+        level = torch.where(feasible, values, torch.where(torch.isfinite(worst), worst, 0.0) + violations)  # feasible ones first
+        low = torch.where(finite, level, torch.inf).amin(-1, keepdim=True)
+        weights = torch.where(finite, torch.exp(-self.alpha * torch.where(finite, level - low, 0.0)), 0.0)
         total = weights.sum(-1, keepdim=True)
         consensus = torch.where(total > 0, (weights.unsqueeze(-1) * x).sum(-2) / total.clamp_min(1e-300), x.mean(-2))
         z = random.normal((self.particles, task.dim), runs=task.runs, dtype=task.dtype, device=task.device)
@@ -94,7 +102,7 @@ class Swarm(Strategy[SwarmState]):
         moved = self._clamped(task, x - self.drift * away + self.noise * away.abs() * z)
         told_now = torch.zeros_like(values).index_fill(-1, at, 1.0).unsqueeze(-1) > 0
         state.x = torch.where(told_now, moved, x)
-        state.values, state.consensus = values, consensus
+        state.values, state.violations, state.consensus = values, violations, consensus
         state.turn = state.turn % self.particles
         state.spread = away.abs().amax(-1).amax(-1)
         return state
@@ -139,7 +147,7 @@ class RankWalk(Generational):
     step: float = 0.25  # first step size, encoded
     window: float = 1.25  # growth or shrinkage of the step size a generation
 
-    capabilities: ClassVar[Capabilities] = Capabilities(feedback="ranking", batched=True)
+    capabilities: ClassVar[Capabilities] = Capabilities(feedback="ranking", objectives=None, batched=True)
 
     def start(self, task: Task, random: Random) -> RankWalkState:
         start = torch.as_tensor(task.space.start, dtype=task.dtype, device=task.device)
@@ -212,12 +220,14 @@ class Clients(Generational):
 
     def update(self, task: Task, inner: ClientsState, generation: Observations, random: Random) -> ClientsState:
         client = np.asarray(generation.column("client"))
-        ok = generation.ok.numpy()
         for k in range(self.clients):
-            mine = torch.as_tensor(np.nonzero((client == k) & ok)[0])
-            if len(mine) < 2:
-                continue  # too few answers: what this client said last round stands
+            mine = torch.as_tensor(np.nonzero(client == k)[0])
+            good = generation.ok[mine]
+            if not good.any():
+                inner.gradients[k] *= -1.0  # nothing comes back from there
+                continue
             values = generation.values[mine, 0]
+            values = torch.where(good, values, values[good].max())  # to fail is as bad as the worst answer
             centred = values - values.mean()
             shift = generation.x[mine] - inner.centre
             gradient = (centred.unsqueeze(-1) * shift).mean(0)

@@ -8,8 +8,9 @@ Run them over your own strategy with pytest, on the small task it brings along (
         if reason is not None:
             pytest.skip(reason)
 
-How long a contract talks with a strategy depends on the budget of that example: at most 100 evaluations mean that the
-strategy thinks long before each proposal, and conversations are short.
+Whether a strategy learns is told by runs beside runs of random search, with a rank test that chance passes in 1 of 100 cases; where a
+strategy needs more evaluations for that, give its example more. How long a contract talks with a strategy depends on the budget
+of that example too: at most 100 evaluations mean that the strategy thinks long before each proposal, and conversations are short.
 """
 
 from zoopt.testing import _asking, _batched, _learning, _manners, _resuming, _telling  # noqa: F401 - they fill CONTRACTS

@@ -5,16 +5,20 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from zoopt.errors import Exhausted, NotReady
 from zoopt.feedback import Evaluation
+from zoopt.generation import Generational
 from zoopt.random import Random
 from zoopt.space import Choice, Context, Integer, Real, Space
 from zoopt.strategy import Task, excluded
 from zoopt.testing._cases import Case, bowls, case_for, cases_for, generation_size
-from zoopt.testing._contract import ContractDoesNotApply, Factory, contract, require
+from zoopt.testing._contract import ContractDoesNotApply, Factory, contract, learner, require
 from zoopt.testing._session import Calls, Session, same_asks
+
+_NEAR = 0.02  # distance, in widths of the space, below which two points are as good as the same
 
 
 @contract
@@ -24,6 +28,26 @@ def same_seed_same_asks(factory: Factory, seed: int) -> None:
         first, second = (Session(case, factory(), seed).converse(case.steps, seed) for _ in range(2))
         difference = same_asks(first, second)
         require(difference is None, f"with the same seed and the same results, {difference} (case {case.name!r}).")
+
+
+@contract
+def another_seed_other_points(factory: Factory, seed: int) -> None:
+    """Studies with other seeds ask other points.
+
+    Concerns strategies that leave something to chance.
+    """
+    recipe = factory()
+    if not recipe.capabilities.stochastic:
+        raise ContractDoesNotApply("nothing in it is left to chance, and it says so.")
+    case = case_for(recipe, "box")
+    ours, theirs = (Session(case, factory(), s, warm=False) for s in (seed, seed + 1))
+    for session in (ours, theirs):
+        for _ in range(3):
+            session.tell(session.ask(case.size + 1))
+    require(
+        same_asks(ours.asked, theirs.asked) is not None,
+        f"with the seeds {seed} and {seed + 1} it asks the same points; draw from the `random` argument.",
+    )
 
 
 @contract
@@ -52,6 +76,41 @@ def asks_of_any_size(factory: Factory, seed: int) -> None:
                 "what was handed out must be remembered in the state.",
             )
             session.tell(out)
+
+
+@contract
+def pending_points_are_kept_apart(factory: Factory, seed: int) -> None:
+    """Asked again and again before anything is told, it does not come back to what is out already.
+
+    Concerns strategies that learn and can give more points while others are out. Of the points of later asks at least two
+    thirds must lie 0.02 or more, in widths of the space, from all that were out before; neighbours by chance are allowed.
+    """
+    recipe = learner(factory)
+    if isinstance(recipe, Generational):
+        raise ContractDoesNotApply("it works in generations.")
+    case = case_for(recipe, "box")
+    if case.space.size is not None:
+        raise ContractDoesNotApply("its example has so few points that neighbours are all there is.")
+    session = Session(case, recipe, seed)
+    width = torch.from_numpy(np.asarray(case.space.width))
+    gaps: list[float] = []
+    for _ in range(2):
+        out = session.ask(1)
+        for _ in range(3):
+            ids = session.ask_now(1)
+            if ids is None:  # it waits for results, as it may
+                break
+            gaps.append(float(((session.points(ids) - session.points(out)) / width).norm(dim=-1).min()))
+            out += ids
+        session.tell(out)
+    if not gaps:
+        raise ContractDoesNotApply("it gives no more points while others are out.")
+    near = sum(gap < _NEAR for gap in gaps)
+    require(
+        3 * near <= len(gaps),
+        f"of {len(gaps)} points asked while others were out, {near} lie within {_NEAR} of one of these, in widths of the space (distances: "
+        f"{', '.join(f'{gap:.2g}' for gap in gaps)}): what was handed out must be remembered, or read from `request.pending`.",
+    )
 
 
 @contract
@@ -85,17 +144,29 @@ def _stays_in_the_box(case: Case, factory: Factory, seed: int) -> None:
 
 @contract
 def known_constraints_hold(factory: Factory, seed: int) -> None:
-    """Where the space has known constraints, linear or in Python, every ask still gives points, and all of them keep these."""
+    """Where the space has known constraints, linear or in Python, every ask still gives points, and all of them keep these.
+
+    The engine moves what a strategy proposes to a point that keeps them, so it is for the strategy to go on in such a space, and to
+    leave the space alone.
+    """
     cases = [case for case in cases_for(factory()) if case.space.constraints]
     if not cases:
         raise ContractDoesNotApply("it takes no case that has known constraints.")
     for case in cases[-1:] if cases[0].expensive else cases:
-        Session(case, factory(), seed).converse(case.few, seed)
+        asked = Session(case, factory(), seed).converse(case.few, seed)
+        given = sum(len(x) > 0 for x in asked)
+        require(
+            given == len(asked), f"{len(asked) - given} of {len(asked)} asks gave no point: nothing here is used up (case {case.name!r})."
+        )
 
 
 @contract
 def integers_and_choices_are_valid(factory: Factory, seed: int) -> None:
-    """Integers, choices and conditional variables come out as levels, choices and presence that the space knows."""
+    """Integers, choices and conditional variables come out as levels, choices and presence that the space knows.
+
+    The engine snaps what a strategy proposes to such a point, so it is for the strategy to propose finite numbers, and to leave
+    the space alone.
+    """
     cases = [case for case in cases_for(factory()) if not case.space.constraints and _discrete(case)]
     if not cases:
         raise ContractDoesNotApply("it takes no case that has integers or choices.")
@@ -105,7 +176,10 @@ def integers_and_choices_are_valid(factory: Factory, seed: int) -> None:
 
 @contract
 def context_is_as_given(factory: Factory, seed: int) -> None:
-    """Where part of a setting is observed and not chosen, each ask gives points in the context it was given, whatever that was before."""
+    """Where part of a setting is observed and not chosen, each ask gives points in the context it was given, whatever that was before.
+
+    The engine puts the observed columns into what a strategy proposes, so it is for the strategy to answer in every context.
+    """
     recipe = factory()
     space = Space({"a": Real(-2.0, 3.0), "weather": Context(Real(0.0, 10.0)), "b": Real(0.0, 1.0)}, constraints=["a + weather <= 12"])
     task = Task(space)

@@ -24,14 +24,14 @@ _EXPENSIVE = 100  # examples of at most this many evaluations belong to strategi
 _SHIFT = (1.3, -2.1, 0.7, 2.9, -0.4)
 
 
-def sphere_example(evaluations: int = 400) -> Example:
-    """The default example: a sphere in five dimensions whose optimum is neither at the centre nor on a diagonal."""
-    shift = torch.tensor(_SHIFT, dtype=torch.float64)
+def sphere_example(evaluations: int = 400, dim: int = 5) -> Example:
+    """The default example: a sphere in up to five dimensions whose optimum is neither at the centre nor on a diagonal."""
+    shift = torch.tensor(_SHIFT[:dim], dtype=torch.float64)
 
     def sphere(x: Tensor) -> Tensor:
         return ((x - shift.to(x)) ** 2).sum(-1)
 
-    return Example(Space({"x": Real(-5.0, 5.0, shape=(5,))}), sphere, evaluations)
+    return Example(Space({"x": Real(-5.0, 5.0, shape=(dim,))}), sphere, evaluations)
 
 
 @dataclass(frozen=True)
@@ -117,7 +117,7 @@ def case_for(recipe: Strategy[Any], *names: str) -> Case:
 def _cases(recipe: Strategy[Any], only: str | None = None) -> Iterator[Case]:
     """All cases that a strategy takes, or the one of this name."""
     example = recipe.example_task()
-    steps = _SHORT if example.evaluations <= _EXPENSIVE else _LONG
+    steps = _steps(recipe)
     for name, task, objective in [] if recipe.capabilities.requires else _tasks():
         if only in (None, name) and excluded(recipe.capabilities, task) is None:
             try:
@@ -126,9 +126,28 @@ def _cases(recipe: Strategy[Any], only: str | None = None) -> Iterator[Case]:
                 continue
             yield Case(name, task, objective, generation_size(recipe, task), steps)
     if only in (None, "example"):
-        task = example.task(feedback="values")
-        recipe.check(task)
-        yield Case("example", task, _of_example(example), generation_size(recipe, task), steps)
+        yield case_of(recipe, example, "example")
+
+
+def case_of(recipe: Strategy[Any], example: Example, name: str) -> Case:
+    """An example as a case.
+
+    Raises:
+        CapabilityError: The strategy does not take its task.
+    """
+    task = example.task()
+    recipe.check(task)
+    return Case(name, task, _of_example(example), generation_size(recipe, task), _steps(recipe))
+
+
+def thinks_long(recipe: Strategy[Any]) -> bool:
+    """Whether a strategy thinks long before each proposal, which the budget of its own example says."""
+    return recipe.example_task().evaluations <= _EXPENSIVE
+
+
+def _steps(recipe: Strategy[Any]) -> int:
+    """How long conversations with a strategy should be."""
+    return _SHORT if thinks_long(recipe) else _LONG
 
 
 def ranked(case: Case) -> Case:

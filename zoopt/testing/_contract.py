@@ -71,6 +71,14 @@ def run_contract(contract: Contract, factory: Factory, *, seed: int) -> str | No
     return None
 
 
+def learner(factory: Factory) -> Strategy[Any]:
+    """The recipe of a strategy that learns; for others the contract does not apply."""
+    recipe = factory()
+    if not recipe.capabilities.learns:
+        raise ContractDoesNotApply("it does not learn, and says so.")
+    return recipe
+
+
 def require(condition: object, message: str) -> None:
     """Raise an ``AssertionError`` unless the condition holds; unlike ``assert`` it also works under ``python -O``."""
     if not condition:

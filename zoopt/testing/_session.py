@@ -21,6 +21,8 @@ from zoopt.trials import TrialState
 
 Array = np.ndarray[Any, Any]
 
+A_LAP = 12  # asks after which a strategy that asks for its points in turns has come back to the first
+
 
 class Session:
     """A study of a case, and the encoded points it asked so far.
@@ -257,10 +259,11 @@ class Calls:
         self.observe(observations)
         return observations
 
-    def warm(self, case: Case) -> None:
-        """Tell a slow strategy some points that it never asked."""
+    def warm(self, case: Case, points: int | None = None) -> None:
+        """Tell a slow strategy some points that it never asked; None: a few for each dimension."""
         if case.expensive:
-            x = case.space.from_unit(Random(self.seed, 0, ("warm",)).uniform((2 * case.space.dim + 2, case.space.dim)))
+            shape = (2 * case.space.dim + 2 if points is None else points, case.space.dim)
+            x = case.space.from_unit(Random(self.seed, 0, ("warm",)).uniform(shape))
             self.tell(case, Candidates(case.space.repair(x.to(self.task.dtype), Random(self.seed))))
 
     def observe(self, observations: Observations) -> None:

@@ -10,8 +10,8 @@ from zoopt.generation import Generational
 from zoopt.random import Random
 from zoopt.state import to_bytes
 from zoopt.testing._cases import Case, case_for, cases_for, ranked
-from zoopt.testing._contract import ContractDoesNotApply, Factory, contract, require
-from zoopt.testing._session import Session, same_asks
+from zoopt.testing._contract import ContractDoesNotApply, Factory, contract, learner, require
+from zoopt.testing._session import A_LAP, Session, same_asks
 
 
 @contract
@@ -53,6 +53,31 @@ def _tell_by_objective(session: Session, ids: list[int]) -> None:
     result = session.case.evaluate(session.points(ids))
     for k in reversed(range(len(names))):
         session.study.tell(ids, {names[k]: result.values[:, k].numpy()}, constraints=result.constraints if k == 0 else None)
+
+
+@contract
+def where_it_was_reached(factory: Factory, seed: int) -> None:
+    """What was evaluated at another setting than the one asked teaches something of that setting: other points are asked next.
+
+    Concerns strategies that learn.
+    """
+    recipe = learner(factory)
+    case = case_for(recipe, "box")
+    asked, reached = (Session(case, factory(), seed) for _ in range(2))
+    rng = Random(seed, 0, ("reached",)).numpy()
+    for _ in range(A_LAP):
+        ids = asked.ask(case.size)
+        reached.ask(case.size)
+        if same_asks(asked.asked, reached.asked) is not None:
+            return
+        result = case.evaluate(asked.points(ids))
+        at = [case.space.params(asked.anywhere(rng))[0] for _ in ids]
+        for session, where in ((asked, None), (reached, at)):
+            session.study.tell(ids, result.values.numpy(), constraints=result.constraints, at=where)
+    raise AssertionError(
+        "the same values told for other settings than those asked make no difference to what it asks next: it learns where it asked, "
+        "not where the evaluation was (`observations.x`)."
+    )
 
 
 @contract
