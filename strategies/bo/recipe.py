@@ -187,11 +187,12 @@ class BO(Strategy[BOState]):
         """Posterior mean and standard deviation of the objective, ``(n, 1)`` each; None before two points are told."""
         if int(state.ok.sum()) < 2:
             return None
-        with _few_threads(int(state.ok.sum())), torch.no_grad():
+        with _few_threads(int(state.ok.sum())):
             scaled, unit = scaled_to_unit(self._data(task, state).objective)
-            model = self._surrogate.fit(scaled, task, state.hyperparameters.get("objective"))
-            posterior: Any = model.posterior(_host(x).unsqueeze(-2))
-            mean, sd = unit * posterior.mean.squeeze(-2), unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt()
+            model = self._surrogate.fit(scaled, task, state.hyperparameters.get("objective"))  # which may follow gradients
+            with torch.no_grad():
+                posterior: Any = model.posterior(_host(x).unsqueeze(-2))
+                mean, sd = unit * posterior.mean.squeeze(-2), unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt()
         return mean.to(x), sd.to(x)
 
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:

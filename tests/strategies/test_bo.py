@@ -687,6 +687,19 @@ def test_a_mistake_in_a_surrogate_is_no_numerics() -> None:
         study.ask()
 
 
+def test_a_surrogate_may_be_fitted_by_gradients() -> None:
+    class Descended(Surrogate):
+        def fit(self, data: Any, task: Task, start: Tensor | None = None) -> Any:
+            weight = torch.ones(data.x.shape[-1], dtype=data.x.dtype, requires_grad=True)
+            ((data.x @ weight - data.y[:, 0]) ** 2).sum().backward()
+            return GP().fit(data, task, start)
+
+    loop = Loop(Task(Branin().space), Branin(), BO(surrogate=Descended(), initial=4)).run(5)
+    found = loop.recipe.predict(loop.task, loop.state, loop.points[:2])
+    assert found is not None and bool(torch.isfinite(found[0]).all())
+    assert loop.recipe.recommend(loop.task, loop.state) is not None
+
+
 @pytest.mark.parametrize("surrogate", [GP, 3, None])
 def test_a_surrogate_is_a_recipe(surrogate: Any) -> None:
     with pytest.raises(ConfigError, match="instance of a class derived from"):
