@@ -1028,6 +1028,14 @@ def test_samples_are_uniform_over_what_is_allowed():
     assert torch.equal(free.sample(4, Random(2)), Random(2).uniform((4, 1)))
 
 
+def test_what_is_narrow_beside_the_range_is_no_equality():
+    space = Space({"x": Real(0, 1e7), "k": Integer(1, 10**9)}, ["3 <= x <= 4", "k >= 999_999_000", "k <= 999_999_004"])
+    z = space.decode(space.sample(1000, Random(0))).numpy()
+    assert stats.kstest(z[:, 0] - 3, "uniform").pvalue > 1e-3
+    assert stats.chisquare(np.unique(z[:, 1], return_counts=True)[1]).pvalue > 1e-3
+    assert len(np.unique(space.repair(Random(1).uniform((50, 2)), Random(0))[:, 1])) > 1
+
+
 @pytest.mark.parametrize("d", [3, 8, 30])
 def test_samples_of_a_simplex_have_its_distribution(d):
     """Known in closed form: the sum is Beta(d, 1), each weight Beta(1, d), or Beta(1, d - 1) where the sum is 1."""
@@ -1088,6 +1096,15 @@ def test_samples_of_an_equality_between_integers_and_reals_are_uniform():
     # Of the four values of n[0], by the length of the segment on which the two reals add up to the rest.
     counts = np.bincount(z[:, 0].astype(int))
     assert stats.chisquare(counts, np.array([4, 4, 3, 1]) / 12 * 4000).pvalue > 1e-3
+
+
+def test_constraints_of_conditional_variables_are_met_in_every_branch():
+    either = {name: Real(0, 1, shape=10, when={"kind": name}) for name in ("u", "v")}
+    space = Space({"kind": Choice("u", "v"), **either}, ["sum(u) <= 1", "sum(v) <= 1"])
+    x = space.sample(100, Random(0)).numpy()
+    assert space.allowed(x).all() and len(np.unique(x, axis=0)) > 90
+    assert {params["kind"] for params in space.params(x)} == {"u", "v"}
+    assert space.allowed(space.repair(torch.full((2, 21), 0.9), Random(0)).double().numpy()).all()
 
 
 def test_a_predicate_that_little_keeps_is_met_by_chains_from_what_was_found():

@@ -63,11 +63,15 @@ class Linear(Constraint):
         coefficients: Coefficient of each real or integer variable by name; an array (or one number for all) where shaped.
         upper: Largest value of the sum.
         lower: Smallest value of the sum.
+
+    Attributes:
+        target: What the sum is to be, where the bounds are those of an equality that leaves room for rounding.
     """
 
     coefficients: Mapping[str, Any]
     upper: float | None = None
     lower: float | None = None
+    target: float | None = field(init=False, repr=False, default=None)
     text: str = field(init=False, repr=False)
     names: tuple[str, ...] = field(init=False, repr=False)
 
@@ -508,6 +512,7 @@ def _inequalities(tree: ast.expr, variables: Mapping[str, Variable]) -> list[Lin
             )
             room = TOLERANCE * size
             found.append(Linear(coefficients, lower=bound - room, upper=bound + room))
+            object.__setattr__(found[-1], "target", bound)
         else:
             found.append(Linear(coefficients, upper=bound))
     return found

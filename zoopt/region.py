@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from scipy.optimize import Bounds, LinearConstraint, milp
 
-from zoopt.constraints import TOLERANCE, Constraint, Mask, reach
+from zoopt.constraints import Constraint, Mask, reach
 from zoopt.errors import SpaceError
 from zoopt.random import Random
 from zoopt.variables import Floats
@@ -54,6 +54,7 @@ _NODES = (200, 5_000)  # of a mixed-integer program for the centre or a solution
 _NUMBERS = 1 << 20  # drawn at once at most
 _THIN = 0.1
 _DIGITS = 1e-13
+_INSET = 0.01  # how far into a narrow slab a point is moved, in units of its width
 _TINY = 1e-9
 
 
@@ -323,7 +324,6 @@ class Chains:
         order = np.argsort(np.where(equal, -1.0, np.minimum(upper, most) - np.maximum(lower, least)), kind="stable")
         rows, lower, upper, equal = rows[order], lower[order], upper[order], equal[order]
         self._equalities = int(equal.sum())  # they come first, then the inequalities that leave least room
-        self._middle = np.where(equal, (lower + upper) / 2, 0.0)
 
         half = np.where(discrete, 0.5 / self._scale, 0.0)  # a cell's
         steps = (2 * np.abs(rows) * half).max(-1, initial=0.0)
@@ -332,13 +332,10 @@ class Chains:
         narrow &= rows[:, self._real].any(-1)
         self._narrow = np.flatnonzero(narrow)
         self._back = np.linalg.pinv(rows[np.ix_(self._narrow, self._real)], rcond=1e-12)
-        exact, room = equal[self._narrow], upper[self._narrow] - lower[self._narrow]
-        middle = self._middle[self._narrow]  # an equality is met to the last digits, though a user's point need not
-        self._sides = (
-            np.where(exact, middle - _DIGITS, lower[self._narrow]),
-            np.where(exact, middle + _DIGITS, upper[self._narrow]),
-            np.where(exact, _DIGITS, 0.01 * room),
-        )
+        self._targets = np.where(equal, lower, np.nan)[self._narrow]
+        digits = np.where(equal, _DIGITS, 0.0)  # an equality is met to the last of them, though a user's point need not
+        self._sides = (lower - digits)[self._narrow], (upper + digits)[self._narrow]
+        self._margin = np.where(equal, _DIGITS, _INSET * (upper - lower))[self._narrow]
         self._bounds = self._low[self._real], self._high[self._real]
         # What snapping and making up for it can change at most.
         back = self._back @ (rows[self._narrow] * half)
@@ -377,7 +374,7 @@ class Chains:
             total = _sums(y, self._rows[self._narrow])
             snapped = self._latent(x)
             snapped[:, self._real] = y[:, self._real]
-            x, within = self._moved(x, snapped, np.where(self._narrow < self._equalities, self._middle[self._narrow], total))
+            x, within = self._moved(x, snapped, np.where(np.isnan(self._targets), total, self._targets))
         return self._rounded(x), within
 
     def settled(self, x: Floats) -> tuple[Floats, Mask]:
@@ -387,10 +384,10 @@ class Chains:
             return x, within
         y = self._latent(x)
         total = _sums(y, self._rows[self._narrow])
-        lower, upper, margin = self._sides
+        lower, upper = self._sides
         off = ((total < lower) | (total > upper)).any(-1)
         x = x.copy()
-        x[off], within[off] = self._moved(x[off], y[off], np.clip(total[off], lower + margin, upper - margin))
+        x[off], within[off] = self._moved(x[off], y[off], np.clip(total[off], lower + self._margin, upper - self._margin))
         return x, within
 
     def _moved(self, x: Floats, y: Floats, total: Floats) -> tuple[Floats, Mask]:
@@ -532,10 +529,13 @@ def _system(space: Space, constraints: Sequence[Constraint]) -> tuple[Floats, Fl
     """Linear constraints as in ``Space.linear_system``, those that bound the same sum as one.
 
     Returns:
-        Rows ``(m, d)`` and their bounds; which of them leave no more room than rounding needs, and which little of what they
-        could, ``(m,)`` each.
+        Rows ``(m, d)`` and their bounds, the same twice for an equality; which are equalities, and which leave little of the room
+        that they could, ``(m,)`` each.
     """
     rows, lower, upper = space.linear_system(constraints)
+    for i, item in enumerate(item for constraint in constraints for item in constraint.linear):
+        if item.target is not None:
+            lower[i] = upper[i] = item.target
     named = rows.any(-1)
     rows, lower, upper = rows[named], lower[named], upper[named]
     length = np.sqrt((rows**2).sum(-1))
@@ -548,7 +548,7 @@ def _system(space: Space, constraints: Sequence[Constraint]) -> tuple[Floats, Fl
     np.minimum.at(most, group, np.maximum(a, b))
     rows = rows[first] / length[first, None]
     size = np.abs(rows) @ np.concatenate([reach(variable) for variable in space.variables.values()])
-    return rows, least, most, most - least <= 4 * TOLERANCE * size, most - least <= _THIN * size
+    return rows, least, most, least == most, most - least <= _THIN * size
 
 
 def _solution(
@@ -569,28 +569,35 @@ def _solution(
     origin = np.where(free, space.decode_numpy(space.start), space.low)
     span = np.where(free, space.decode_numpy(space.start + 1.0) - origin, space.high - space.low)
     unit = np.where(integer, 1.0, span)  # z = origin + unit y
-    length = np.sqrt(((rows * span) ** 2).sum(-1, keepdims=True))  # how much a step of the ball's radius adds at most
-    scaled, shift = rows * unit / length, rows @ origin / length[:, 0]
-    middle = (lower + upper) / 2
-    lower, upper = np.where(equal, middle, lower) / length[:, 0] - shift, np.where(equal, middle, upper) / length[:, 0] - shift
-    radius = np.where(equal, 0.0, 1.0)[:, None]
+    far = np.inf if direction is None else _FAR
+    least = np.where(free, -far, 0.0)
+    most = np.where(free, far, np.where(integer, span, 1.0))
+    held = space.start.copy()
+    held[list(fixed)] = list(fixed.values())
+    for i, z in zip(fixed, space.decode_numpy(held)[list(fixed)], strict=True):
+        least[i] = most[i] = (z - origin[i]) / unit[i]
+
+    length = np.sqrt(((rows * span) ** 2).sum(-1))  # how much a step of the ball's radius adds at most
+    lower, upper = (lower - rows @ origin) / length, (upper - rows @ origin) / length
+    rows = rows * unit / length[:, None]
+    with np.errstate(invalid="ignore"):  # nothing times infinitely far
+        ends = np.where(rows, rows * least, 0.0), np.where(rows, rows * most, 0.0)
+    room = np.minimum(upper, np.maximum(*ends).sum(-1)) - np.maximum(lower, np.minimum(*ends).sum(-1))
+    # The solver rounds to a fixed number of digits, so what leaves little room is written in larger units, and so is the radius.
+    room = np.where(equal, 1.0, np.clip(room, _TINY, 1.0))
+    lower, upper, rows = lower / room, upper / room, rows / room[:, None]
+    ball = room.min(initial=1.0)
+    radius = np.where(equal, 0.0, ball / room)[:, None]
     bounded = np.eye(space.dim)[~integer & ~free]
-    ones = np.ones((len(bounded), 1))
+    ones = np.full((len(bounded), 1), ball)
     sides = [
-        LinearConstraint(np.hstack([scaled, radius]), ub=upper),
-        LinearConstraint(np.hstack([scaled, -radius]), lb=lower),
+        LinearConstraint(np.hstack([rows, radius]), ub=upper),
+        LinearConstraint(np.hstack([rows, -radius]), lb=lower),
         LinearConstraint(np.hstack([bounded, ones]), ub=1.0),
         LinearConstraint(np.hstack([bounded, -ones]), lb=0.0),
     ]
-    least = np.where(free, -_FAR, 0.0)
-    most = np.where(free, _FAR, np.where(integer, span, 1.0))
-    held = space.start.copy()
-    held[list(fixed)] = list(fixed.values())
-    z = space.decode_numpy(held)
-    for i in fixed:
-        least[i] = most[i] = (z[i] - origin[i]) / unit[i]
     for objective, widest, nodes in (
-        ((np.append(np.zeros(space.dim), -1.0), 0.5, _NODES[0]), (np.zeros(space.dim + 1), 0.0, _NODES[1]))
+        ((np.append(np.zeros(space.dim), -1.0), 0.5 / ball, _NODES[0]), (np.zeros(space.dim + 1), 0.0, _NODES[1]))
         if direction is None
         else ((np.append(-direction * unit / span, 0.0), 0.0, _NODES[0]),)
     ):
