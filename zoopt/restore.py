@@ -461,7 +461,7 @@ def _restore_order(study: Study, order: OrderLog) -> None:
             continue
         new = ids[states[ids] == TrialState.PENDING]
         states[new] = _FINAL.get(kind, TrialState.COMPLETE)
-        finished_at[new] = clock + np.arange(len(new))
+        finished_at[new] = clock + (np.arange(len(new)) if kind == "one by one" else 0)  # a batch is finished at once
         clock += len(new)
     whole = ~np.isnan(table.column("values")).any(1)
     states[(states == TrialState.FAILED) & whole] = TrialState.COMPLETE  # amended since
