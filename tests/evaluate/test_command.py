@@ -287,8 +287,10 @@ def test_what_a_program_leaves_in_a_session_of_its_own_ends_when_the_run_does(tm
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_outlives_the_parent(tmp_path: Path, number: signal.Signals) -> None:
     script = f"""
+import signal
 from types import SimpleNamespace
 from zoopt.evaluate import Command
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 command = Command("setsid sleep 600 & echo $! > apart; sleep 600 & echo $! > child; echo $$ > pid; wait", shell=True, cwd={str(tmp_path)!r})
 command.start(1)
 command.submit(SimpleNamespace(id=0, params={{}})).result()
