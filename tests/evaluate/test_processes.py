@@ -274,9 +274,11 @@ def test_closing_kills_what_runs_and_the_evaluator_can_start_again(tmp_path: Pat
 
 
 PARENT = """
+import signal
 import sys
 from types import SimpleNamespace
 sys.path.insert(0, {folder!r})
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever runs the tests in the background ignores it
 from {module} import objective
 from zoopt.evaluate import Processes
 evaluator = Processes(objective)
