@@ -10,6 +10,7 @@ import pwd
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +19,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+
+def _work_alone() -> None:
+    """Torch in a forked child must not wait for the threads of its parent, which are not there any more."""
+    if (torch := sys.modules.get("torch")) is not None:
+        torch.set_num_threads(1)
+
+
+os.register_at_fork(after_in_child=_work_alone)
 
 
 def _browser() -> str | None:
