@@ -16,7 +16,7 @@ from zoopt.errors import Exhausted
 from zoopt.feedback import Candidates, Observations, Ranking
 from zoopt.generation import GenerationState
 from zoopt.random import Random
-from zoopt.strategies.bo import BO, BOState
+from zoopt.strategies.bo.recipe import BO, BOState
 from zoopt.strategy import Capabilities, Request, Strategy, Task, live
 from zoopt.testing import CONTRACTS, Contract, ContractDoesNotApply, Factory, run_contract
 
