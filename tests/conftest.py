@@ -13,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
+from types import FrameType, SimpleNamespace
 from typing import Any
 
 import pytest
+
+Interrupted = Callable[[Callable[[], Any], int, Callable[[str], bool]], bool]
 
 
 def _work_alone() -> None:
@@ -88,6 +91,42 @@ def one_thread(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def interrupted() -> Interrupted:
+    """Calls a function and raises KeyboardInterrupt before one line of some files, counted from 0; gives whether it came so far."""
+
+    def run(call: Callable[[], Any], line: int, files: Callable[[str], bool]) -> bool:
+        seen = 0
+
+        def local(frame: FrameType, event: str, _: Any) -> Any:
+            nonlocal seen
+            if event == "line":
+                seen += 1
+                if seen > line:
+                    raise KeyboardInterrupt
+            return local
+
+        before = sys.gettrace()
+        sys.settrace(lambda frame, event, _: local if files(frame.f_code.co_filename) else None)
+        try:
+            call()
+        except KeyboardInterrupt:
+            return True
+        finally:
+            sys.settrace(before)
+        return False
+
+    return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """The monotonic clock of this process, standing still at ``now`` until a test moves it."""
+    clock = SimpleNamespace(now=1000.0)
+    monkeypatch.setattr(time, "monotonic", lambda: clock.now)
+    return clock
 
 
 @pytest.fixture(scope="session")

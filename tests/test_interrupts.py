@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,34 +16,8 @@ from zoopt.strategy import make
 from zoopt.trials import CHUNK, TrialState
 
 ROOM = Path(zoopt.__file__).parent
-BOOKKEEPING = {str(ROOM / name) for name in ("study.py", "ledger.py", "record.py", "trials.py")}
+BOOKKEEPING = {str(ROOM / name) for name in ("study.py", "ledger.py", "record.py", "trials.py")}.__contains__
 SPACE = Space({"x": Real(0, 1), "y": Real(0, 1)})
-
-
-def interrupted(call: Callable[[], Any], line: int) -> bool:
-    """Whether a call was interrupted before the given line of the bookkeeping that it runs through, counted from 0."""
-    seen = 0
-
-    def local(frame: FrameType, event: str, _: Any) -> Any:
-        nonlocal seen
-        if event == "line":
-            seen += 1
-            if seen > line:
-                raise KeyboardInterrupt
-        return local
-
-    def trace(frame: FrameType, event: str, _: Any) -> Any:
-        return local if frame.f_code.co_filename in BOOKKEEPING else None
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        call()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.settrace(before)
-    return False
 
 
 def prepared(**options: Any) -> Study:
@@ -114,7 +86,7 @@ CALLS: dict[str, tuple[Step, Done]] = {
 
 
 @pytest.mark.parametrize("name", CALLS)
-def test_an_interrupt_before_any_line(name: str) -> None:
+def test_an_interrupt_before_any_line(name: str, interrupted: Any) -> None:
     call, done = CALLS[name]
     before, twin = prepared(), prepared()
     call(twin)
@@ -122,9 +94,8 @@ def test_an_interrupt_before_any_line(name: str) -> None:
     line = 0
     while True:
         s = prepared()
-        if not interrupted(lambda s=s: call(s), line):  # type: ignore[misc]
+        if not interrupted(lambda s=s: call(s), line, BOOKKEEPING):  # type: ignore[misc]
             break
-        s.ask  # noqa: B018
         with s._lock:
             s._check_open()  # what the next call does first
         counts = s.status
@@ -144,14 +115,14 @@ def test_an_interrupt_before_any_line(name: str) -> None:
     assert line > 20
 
 
-def test_an_interrupt_while_the_table_grows() -> None:
+def test_an_interrupt_while_the_table_grows(interrupted: Any) -> None:
     s = Study(SPACE, "random", seed=0)
     twin = Study(SPACE, "random", seed=0)
     for one in (s, twin):
         batch = one.ask(CHUNK)
         one.tell(batch, batch.x.sum(-1))
     line = 0
-    while interrupted(s.ask, line):
+    while interrupted(s.ask, line, BOOKKEEPING):
         assert s._ledger.next <= CHUNK + 1
         if s._ledger.next > CHUNK:
             with s._lock:
@@ -165,13 +136,13 @@ def test_an_interrupt_while_the_table_grows() -> None:
     assert s.evaluations == CHUNK + 1
 
 
-def test_a_withdrawn_ranking_survives_an_interrupt() -> None:
+def test_a_withdrawn_ranking_survives_an_interrupt(interrupted: Any) -> None:
     line, ended = 0, False
     while not ended:
         s = Study(SPACE, "cma-es", seed=2, feedback="ranking")
         shown = s.ask(3)
         number = s.rank(list(shown))
-        ended = not interrupted(lambda s=s, number=number: s.withdraw(number), line)  # type: ignore[misc]
+        ended = not interrupted(lambda s=s, number=number: s.withdraw(number), line, BOOKKEEPING)  # type: ignore[misc]
         try:
             s.withdraw(number)
         except FeedbackError:
@@ -183,12 +154,12 @@ def test_a_withdrawn_ranking_survives_an_interrupt() -> None:
     assert line > 10
 
 
-def test_what_may_not_be_asked_twice_is_not_asked_twice_after_interrupts() -> None:
+def test_what_may_not_be_asked_twice_is_not_asked_twice_after_interrupts(interrupted: Any) -> None:
     finite = Space({"k": Integer(1, 12)})
     s = Study(finite, "random", seed=1, deterministic=True)
     for line in range(0, 400, 7):
         if s._ledger.next < 6:
-            interrupted(s.ask, line)
+            interrupted(s.ask, line, BOOKKEEPING)
     while len(s.history()["id"]) < 12:
         s.ask()
     assert sorted(s.history()["k"].tolist()) == list(range(1, 13))

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-import time
-
-import pytest
+from types import SimpleNamespace
 
 from zoopt.leases import Leases
 
 
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(time, "monotonic", lambda: self.now)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def test_those_waiting_longest_come_first_and_the_rest_stays_due(clock: Clock) -> None:
+def test_those_waiting_longest_come_first_and_the_rest_stays_due(clock: SimpleNamespace) -> None:
     leases = Leases()
     leases.grant(range(4), 20)
     leases.grant([7, 5], 10)
@@ -35,7 +22,7 @@ def test_those_waiting_longest_come_first_and_the_rest_stays_due(clock: Clock) -
     assert leases.take_due(9, lambda i: True) == []
 
 
-def test_a_sign_of_life_counts_also_when_the_lease_was_over_but_nobody_had_asked(clock: Clock) -> None:
+def test_a_sign_of_life_counts_also_when_the_lease_was_over_but_nobody_had_asked(clock: SimpleNamespace) -> None:
     leases = Leases()
     leases.grant([0, 1], 10)
     clock.now += 11
@@ -48,7 +35,7 @@ def test_a_sign_of_life_counts_also_when_the_lease_was_over_but_nobody_had_asked
     assert leases.take_due(9, lambda i: True) == [1]
 
 
-def test_a_lease_granted_anew_replaces_the_old_one(clock: Clock) -> None:
+def test_a_lease_granted_anew_replaces_the_old_one(clock: SimpleNamespace) -> None:
     leases = Leases()
     leases.grant([0], 100)
     leases.grant([0], 10)
@@ -58,7 +45,7 @@ def test_a_lease_granted_anew_replaces_the_old_one(clock: Clock) -> None:
     assert leases.take_due(9, lambda i: True) == []
 
 
-def test_looking_costs_little_however_many_are_out_and_what_is_finished_is_forgotten(clock: Clock) -> None:
+def test_looking_costs_little_however_many_are_out_and_what_is_finished_is_forgotten(clock: SimpleNamespace) -> None:
     leases, looks = Leases(), 0
     finished: set[int] = set()
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -414,18 +414,7 @@ def test_a_nan_among_the_others_does_not_keep_everything_running() -> None:
     assert s.should_stop(trial)
 
 
-class Clock:
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.now = 1000.0
-        monkeypatch.setattr(time, "monotonic", lambda: self.now)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
-def test_an_evaluation_whose_lease_ran_out_is_handed_out_again_and_lost_after_three_attempts(clock: Clock) -> None:
+def test_an_evaluation_whose_lease_ran_out_is_handed_out_again_and_lost_after_three_attempts(clock: SimpleNamespace) -> None:
     s = study()
     events: list[tuple[str, list[int]]] = []
     s.callbacks.append(lambda _, e: events.append((e.kind, e.ids.tolist())))
@@ -453,7 +442,7 @@ def test_an_evaluation_whose_lease_ran_out_is_handed_out_again_and_lost_after_th
     ]
 
 
-def test_a_lease_is_seconds_or_a_text(clock: Clock) -> None:
+def test_a_lease_is_seconds_or_a_text(clock: SimpleNamespace) -> None:
     s = study()
     short, long = s.ask(lease="30s"), s.ask(lease="1h30m")
     clock.now += 31
@@ -467,7 +456,7 @@ def test_a_lease_is_seconds_or_a_text(clock: Clock) -> None:
     assert s.ask().id == 2
 
 
-def test_told_trials_are_not_handed_out_again_and_reports_renew_a_lease(clock: Clock) -> None:
+def test_told_trials_are_not_handed_out_again_and_reports_renew_a_lease(clock: SimpleNamespace) -> None:
     s = study()
     told, reported, vanished = s.ask(3, lease=10)
     s.tell(told, 1.0)
