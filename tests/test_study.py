@@ -722,3 +722,13 @@ def test_a_reader_never_sees_a_study_that_is_being_rebuilt(tmp_path: Path, journ
     over.set()
     reader.join()
     assert set(map(repr, seen)) == {repr((50, 7.0, TrialState.COMPLETE, 0, 0, {}, None))}
+
+
+def test_what_is_no_params_is_refused_by_a_sentence() -> None:
+    s = study()
+    for wrong in (5, None, [1], ["x"]):
+        with pytest.raises(SpaceError, match="params must be a dict of values by name"):
+            s.add(wrong, 1.0)  # type: ignore[call-overload]
+        with pytest.raises(SpaceError, match="params must be a dict of values by name"):
+            s.predict(wrong)  # type: ignore[arg-type]
+    assert s.evaluations == 0

@@ -701,7 +701,7 @@ class Study:
         gradients: Any,
         metrics: Mapping[str, Any] | None,
     ) -> Trial | Batch:
-        x = self.space.encode_params([params] if isinstance(params, Mapping) else list(params))
+        x = self._encoded(params)
         rows = Rows(self.task, len(x), values, constraints, noise, gradients, metrics)
         if rows.bad().any() or np.isnan(rows.values).any():
             raise FeedbackError("add() needs a finite value for every objective (and constraint); a failed point need not be added.")
@@ -1138,6 +1138,12 @@ class Study:
             raise UnknownId("a recommended point is no trial: study.add(params, value) records a result for it.")
         return trial.id
 
+    def _encoded(self, params: Any) -> Array:
+        """Encoded points of one params dict or several, ``(n, d)``."""
+        if not isinstance(params, Iterable):
+            raise SpaceError(f"params must be a dict of values by name, or several of them; got {params!r}.")
+        return self.space.encode_params([params] if isinstance(params, Mapping) else list(params))
+
     def _one(self, trial: Any) -> int:
         """The id of a single trial, which this study gave out."""
         ids = self._ids(trial)
@@ -1312,7 +1318,7 @@ class Study:
     def predict(self, params: Mapping[str, Any] | Sequence[Mapping[str, Any]]) -> tuple[Array, Array] | None:
         """The strategy's model at some points: mean and standard deviation ``(n, m)``, in the user's direction; None: no model."""
         with self._lock:
-            points = self.space.encode_params([params] if isinstance(params, Mapping) else list(params))
+            points = self._encoded(params)
             x = torch.from_numpy(points).to(self.task.device, self.task.dtype)
             found = self.strategy.predict(self.task, self._state, x)
             return None if found is None else (found[0].cpu().numpy() * self.signs, found[1].cpu().numpy())
