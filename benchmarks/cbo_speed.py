@@ -56,9 +56,9 @@ def bare(d: int, n: int, m: int, dtype: torch.dtype) -> Steps:
     return steps
 
 
-def strategy(d: int, n: int, m: int, dtype: torch.dtype) -> Steps:
+def strategy(d: int, n: int, m: int, dtype: torch.dtype, **options: Any) -> Steps:
     """ask, evaluate, tell."""
-    problem, recipe = Rastrigin(dim=d), CBO(particles=n)
+    problem, recipe = Rastrigin(dim=d), CBO(particles=n, **options)
     task = Task(problem.space, runs=(m,), dtype=dtype)
     low, width = problem.space.affine(dtype, torch.device("cpu")) or (torch.zeros(()), torch.ones(()))
     key = Random(0)
@@ -140,6 +140,7 @@ CASES: dict[str, Callable[[int, int, int], Steps]] = {
     "bare loop, float32": lambda d, n, m: bare(d, n, m, F32),
     "bare loop, float64": lambda d, n, m: bare(d, n, m, F64),
     "strategy, float32": lambda d, n, m: strategy(d, n, m, F32),
+    "strategy, table, float32": lambda d, n, m: strategy(d, n, m, F32, numbers="table"),
     "strategy, float64": lambda d, n, m: strategy(d, n, m, F64),
     "minimize, float32": lambda d, n, m: minimize(d, n, m, F32),
     "minimize, float64": lambda d, n, m: minimize(d, n, m, F64),
@@ -150,6 +151,8 @@ CASES: dict[str, Callable[[int, int, int], Steps]] = {
 RATIOS = [
     ("CBXpy numpy", "strategy, float32", ">= 5.5"),
     ("CBXpy torch float32", "strategy, float32", ">= 1.9"),
+    ("CBXpy numpy", "strategy, table, float32", ">= 11"),
+    ("CBXpy torch float32", "strategy, table, float32", ">= 4"),
     ("CBXpy numpy", "strategy, float64", ">= 4"),
     ("bare loop, float32", "strategy, float32", ">= 0.6"),
     ("bare loop, float64", "strategy, float64", ">= 0.6"),

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from zoopt.errors import ConfigError
-from zoopt.problem import Constants, Differentiable, Optimum
+from zoopt.problem import Constants, Differentiable, Optimum, in_pieces
 from zoopt.space import Real, Space
 
 
@@ -77,7 +77,8 @@ class Shifted(Differentiable):
 
     def values(self, x: Tensor) -> Tensor:
         """Values ``(..., n)`` at ``x: (..., n, d)``."""
-        return self.formula(x - self._constants.like("optimum", x))
+        optimum = self._constants.like("optimum", x)
+        return in_pieces(lambda part: self.formula(part - optimum), x)
 
     def formula(self, z: Tensor) -> Tensor:
         """Values ``(..., n)`` at ``z: (..., n, d)``, the difference from the optimum."""
@@ -135,7 +136,8 @@ class Rastrigin(Shifted):
     def formula(self, z: Tensor) -> Tensor:
         """``10 d + sum z_i^2 - 10 cos(2 pi z_i)``."""
         # 10 (1 - cos 2 pi z) = 20 sin^2(pi z), which keeps its digits close to the optimum.
-        return (z.square() + 20.0 * torch.sin(math.pi * z).square()).sum(-1)
+        wave = torch.mul(z, math.pi).sin_()
+        return wave.square_().mul_(20.0).addcmul_(z, z).sum(-1)
 
 
 class Ackley(Shifted):

@@ -98,7 +98,8 @@ class Encoding:
     def decode(self, x: Any) -> Any:
         """Problem units of encoded points, ``(..., d)``."""
         xp = self._xp
-        z = x * self.slope + self.offset
+        z = x * self.slope
+        z += self.offset
         if self.log is None and self.discrete is None:
             return z
         if self.log is not None:

@@ -157,12 +157,10 @@ class Generational(Strategy[GenerationState]):
         slots = observations.column("slot")
         if slots is None or state.proposed is None:
             return state  # added points, and results of generations that are closed already
-        if slots is state.slots and state.closed is None and not observations.rankings:
-            generation = observations  # the whole generation, exactly as it was handed out
-            if state.asked is not state.proposed:
-                generation = _closed(task, state, observations)
+        numbers = observations.column("generation")
+        if state.closed is None and not observations.rankings and _whole(state, slots, numbers):
+            generation = observations if state.asked is state.proposed else _closed(task, state, observations)
         else:
-            numbers = observations.column("generation")
             slots = np.asarray(slots)
             rows = np.nonzero((np.asarray(numbers) == state.number) & (slots >= 0) & (slots < state.size))[0]
             if len(rows) == 0:
@@ -328,6 +326,14 @@ def _as_asked(task: Task, state: GenerationState, x: Tensor) -> Tensor:
     if task.space.context:
         same = same | torch.tensor([column.context for column in task.space.columns], device=x.device)
     return same.all(-1, keepdim=True)
+
+
+def _whole(state: GenerationState, slots: Any, numbers: Any) -> bool:
+    """Whether these are the slots of the whole generation in their order, as where it was told the way it was handed out."""
+    if slots is state.slots:
+        return True
+    size = state.size
+    return len(slots) == size and bool((np.asarray(slots) == np.arange(size)).all() and (np.asarray(numbers) == state.number).all())
 
 
 def _closed(task: Task, state: GenerationState, told: Observations) -> Observations:

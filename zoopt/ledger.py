@@ -230,11 +230,12 @@ class Ledger:
         """Without the whole history: forget what was told beside the values of finished trials, the incumbent aside."""
         if self._keeps_x:
             return
-        finished = [int(i) for i in ids if i != self.best_id]
-        for told in (self.metrics, self.reports, self.settings, self.gradients):
-            if told:
-                for i in finished:
-                    told.pop(i, None)
+        kept = [told for told in (self.metrics, self.reports, self.settings, self.gradients) if told]
+        if kept:
+            finished = set(np.asarray(ids).tolist()) - {self.best_id}
+            for told in kept:
+                for i in finished.intersection(told):
+                    del told[i]
         for i in list(self.errors)[:-1]:
             del self.errors[i]
 

@@ -200,7 +200,8 @@ class _Objective:
                 f"the objective must give one value a point: expected shape {tuple(shape)} for points of shape "
                 f"{tuple(z.shape)}, got {tuple(values.shape)}. It is called on whole batches; reduce over the last dimension only."
             )
-        values = values.reshape(x.shape[:-1])
+        if values.shape != x.shape[:-1]:
+            values = values.reshape(x.shape[:-1])
         if given is None:
             if not self.task.constraints:
                 return values, None
@@ -291,6 +292,7 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
     stopped_by: set[str] = set()
     box, simple = task.space.box, not runs and not task.constraints
     best_value = torch.inf
+    poorest = torch.inf  # the largest of the runs' best values, where looking is free and nothing else counts
     host = task.device.type == "cpu"  # where looking at a number costs nothing
     while used < budget:
         try:
@@ -328,10 +330,14 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
                 incumbent = x[int(values.argmin())].clone()
         else:
             ok = None
-            if beside is not None or not (host and bool(torch.isfinite(values.sum()))):
+            low, high = (end.item() for end in torch.aminmax(values)) if host else (torch.nan, torch.nan)
+            if beside is not None or not (low > -torch.inf and high < torch.inf):
                 ok = torch.isfinite(values) if beside is None else beside.ok(values)
                 values = torch.where(ok, values, torch.inf)
-            best, violation, incumbent = _improve(best, violation, incumbent, values, constraints, ok, x)
+            if not low >= poorest:  # else no run has improved
+                best, violation, incumbent = _improve(best, violation, incumbent, values, constraints, ok, x)
+                if host and violation is None:
+                    poorest = best.max().item()
         if beside is not None and beside.reached is not None:  # a row that failed reached nothing
             x = beside.reached if ok is None else torch.where(ok.unsqueeze(-1), beside.reached, x)
         observations = Observations(

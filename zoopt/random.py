@@ -6,9 +6,10 @@ Different methods, shapes, calls, names and runs give unrelated numbers; two dra
 need two names: ``random.child("step").normal(...)``, ``random.child("jump").normal(...)``.
 
 Keys are hashed with BLAKE2b. On the CPU the numbers come from counter-based Philox streams (Salmon et al. 2011, one
-segment of the counter per run), long rows from SFC64 streams of their own, which are twice as fast. On other devices
-a vectorised hash of a counter (two rounds of the SplitMix64 finaliser, Steele et al. 2014, with 128 key bits) makes
-them in place, so that nothing is copied or synchronised; the numbers of one key therefore depend on the kind of device.
+segment of the counter per run), long rows from SFC64 or Mersenne streams of their own, which are twice as fast. On other
+devices a vectorised hash of a counter (two rounds of the SplitMix64 finaliser, Steele et al. 2014, with 128 key bits) makes
+them in place, so that nothing is copied or synchronised, and long rows of normal numbers come from the device's own
+generator, seeded for each run; the numbers of one key therefore depend on the kind of device.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 _LONG = 256  # numbers in a run's row from which a stream of its own (about 4 us) is cheaper than the inverse normal CDF
 _VERY_LONG = 1024  # the same for other numbers, of which Philox makes 100 in a microsecond and SFC64 200
 _TWISTED = 4096  # and for normal numbers in single precision, which torch draws twice as fast once its 25 us of seeding pay
+_SEEDED = 1 << 15  # and elsewhere, where torch's own generator draws several times as fast once a launch a run costs nothing
 _SPARSE = 8  # short rows of up to this many absent runs per present one are drawn and thrown away rather than skipped
 
 
@@ -158,16 +160,35 @@ class Random:
         """
         size, share = _sizes(shape, runs)
         where = None if device is None else _elsewhere(device)
-        if where is None and dtype is _FLOAT32 and share >= _TWISTED:
-            labels = self._labels(runs)
-            drawn = torch.empty((len(labels), share), dtype=dtype)
-            for own, label in zip(drawn.unbind(0), labels, strict=True):
-                own.normal_(mean, std, generator=_engines.twister(self._digest("normal", share, label)))
+        long = share >= _TWISTED and dtype is _FLOAT32 if where is None else share >= _SEEDED and where.type != "meta" and dtype in _DRAWN
+        if long:
+            drawn = torch.empty((math.prod(runs), share), dtype=dtype, device=where)
+            for own, stream in zip(drawn.unbind(0), self.normal_streams(share, runs=runs, device=where), strict=True):
+                own.normal_(mean, std, generator=stream)
             return drawn.view(size)
         z = self._standard_normal(size, share, runs, dtype, where)
         if std != 1.0:
             z = z.mul_(std)
         return z.add_(mean) if mean else z
+
+    def normal_streams(self, share: int, *, runs: Sequence[int] = (), device: Device | None = None) -> Iterator[TorchGenerator]:
+        """One torch generator for each run, to draw its normal numbers piece by piece: no memory is needed for all of them.
+
+        On the CPU a piece holds a multiple of 16 numbers, but for the last one; drawn so in single precision, the pieces of a long row
+        are together what ``normal`` gives at once.
+
+        Args:
+            share: How many numbers each run draws in all.
+            runs: Run dimensions, as for ``normal``.
+            device: Where the numbers are drawn.
+
+        Yields:
+            A generator, good until the next one is taken or this thread draws anything else.
+        """
+        where = None if device is None else _elsewhere(device)
+        for label in self._labels(runs):
+            digest = self._digest("normal", share, label)
+            yield _engines.twister(digest) if where is None else _engines.seeded(where, digest)
 
     def _standard_normal(self, size: tuple[int, ...], share: int, runs: Sequence[int], dtype: Dtype, where: TorchDevice | None) -> Tensor:
         """Standard normal numbers that need no scaling on the way, as a new tensor."""
@@ -324,13 +345,14 @@ _set_call = Random.__dict__["call"].__set__
 _set_path = Random.__dict__["path"].__set__
 _set_labels = Random.__dict__["labels"].__set__
 
+_DRAWN = (torch.float64, torch.float32)  # types in which torch's normal numbers have the tails they should
 _ABOVE_ZERO = np.array(2.0**-54)  # 0 would give -inf
 _MT_WORDS = 624
 _DIGITS = {torch.float64: 53, torch.float32: 24, torch.float16: 11, torch.bfloat16: 8}
 
 
 class _Engines(threading.local):
-    """Three generators per thread, re-keyed in place: a draw ends before the next one begins, so nothing is shared."""
+    """Generators of each thread, re-keyed in place: a draw ends before the next one begins, so nothing is shared."""
 
     def __init__(self) -> None:
         self._twister = torch.Generator()
@@ -340,6 +362,7 @@ class _Engines(threading.local):
         self._twister_words[2] = 0
         self._philox = np.random.Generator(np.random.Philox(key=0))
         self._sfc = np.random.Generator(np.random.SFC64(0))
+        self._elsewhere: dict[TorchDevice, TorchGenerator] = {}
 
     def philox(self, digest: bytes, block: int = 0) -> np.random.Generator:
         """Philox keyed with the first 128 bits, at one block (of four 64-bit words) of its stream."""
@@ -357,6 +380,13 @@ class _Engines(threading.local):
         self._twister_words[3 : 3 + _MT_WORDS] = words
         self._twister_words[3] |= np.uint64(1 << 31)  # it must not start from zero; only this bit of its first word counts
         return self._twister_state
+
+    def seeded(self, device: TorchDevice, digest: bytes) -> TorchGenerator:
+        """The generator of another device with 64 bits of the key as its seed; seeding it waits for nothing."""
+        generator = self._elsewhere.get(device)
+        if generator is None:
+            generator = self._elsewhere[device] = torch.Generator(device)
+        return generator.manual_seed(int.from_bytes(digest[:8], "little"))
 
     def sfc(self, digest: bytes) -> np.random.Generator:
         """SFC64 with 192 bits of state from the key and its own counter at 1."""

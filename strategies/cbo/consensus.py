@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 _LINE = 64  # bytes of a cache line; kernels round differently where a matrix begins elsewhere within one
+_EXACT = ("cpu", "meta")  # devices on which the product of aligned matrices of a batch is that of each alone, to the bit
 _HALVINGS = 40  # of the interval in which alpha is looked for; 80 octaves to 1e-10 of one
 _OCTAVES = 40.0
 
@@ -39,7 +42,7 @@ def gibbs(above: Tensor, alpha: Tensor) -> Tensor:
     return torch.softmax(above * -alpha.unsqueeze(-1), -1)
 
 
-def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Tensor) -> tuple[Tensor, Tensor]:
+def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Tensor, *, all_ok: bool = False) -> tuple[Tensor, Tensor]:
     """The weighted mean of the particles, and the weights; the previous consensus point where every particle of a run failed.
 
     Pinnau et al., A consensus-based model for global optimization and its mean-field limit, M3AS 27(1), 2017, eq. (1.2).
@@ -50,10 +53,14 @@ def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Te
         low: The smallest value, ``(*runs, 1)``.
         alpha: Inverse temperature, ``(*runs,)``.
         previous: ``(*runs, d)``.
+        all_ok: No particle failed, as is known on the host.
 
     Returns:
         ``(*runs, d)`` and ``(*runs, N)``.
     """
+    if all_ok:
+        weights = gibbs(above, alpha)
+        return mean(x, weights), weights
     any_good = low < torch.inf
     weights = torch.where(any_good, gibbs(above, alpha), 0.0)
     return torch.where(any_good, mean(x, weights), previous), weights
@@ -62,8 +69,41 @@ def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Te
 def mean(x: Tensor, weights: Tensor) -> Tensor:
     """``sum_i weights_i x_i`` of each run, ``(*runs, d)``."""
     *runs, n, d = x.shape
-    flat = weights.to(x.dtype).reshape(-1, 1, n)
-    return torch.bmm(flat, x.reshape(-1, n, d)).view(*runs, d)
+    w = weights.to(x.dtype)
+    if x.device.type in _EXACT:
+        return torch.bmm(w.reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
+    return _sum(x * w.unsqueeze(-1))
+
+
+def _sum(x: Tensor) -> Tensor:
+    """``sum_i x_i`` of each run in pairs, ``(*runs, d)``; overwrites ``x``.
+
+    An accelerator's sums and products choose their order by the size of the whole batch, so that a run's last bits would depend on
+    how many others there are; additions of one number to one do not.
+    """
+    n = x.shape[-2]
+    while n > 1:
+        pairs = n // 2
+        x[..., :pairs, :].add_(x[..., n - pairs : n, :])
+        n -= pairs
+    return x[..., 0, :]
+
+
+def by_run(function: Callable[..., Any], *matrices: Tensor) -> Any:
+    """A function of batches of matrices, called so that a run's bits do not depend on the others: where they would, run by run.
+
+    Args:
+        function: Takes ``(*runs, a, b)`` tensors and gives one such or a tuple of them.
+        matrices: ``(*runs, a, b)`` each.
+    """
+    *runs, _, _ = matrices[0].shape
+    if not runs or matrices[0].device.type in _EXACT:
+        return function(*matrices)
+    flat = [matrix.reshape(-1, *matrix.shape[-2:]) for matrix in matrices]
+    each = [function(*(matrix[m] for matrix in flat)) for m in range(math.prod(runs))]
+    if isinstance(each[0], Tensor):
+        return torch.stack(each).view(*runs, *each[0].shape)
+    return tuple(torch.stack(parts).view(*runs, *parts[0].shape) for parts in zip(*each, strict=True))
 
 
 def aligned(x: Tensor) -> Tensor:

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import math
-from typing import Literal
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from zoopt.strategies.cbo.consensus import by_run
+from zoopt.strategies.cbo.folding import fold_unit
+
+if TYPE_CHECKING:
+    from zoopt.strategies.cbo.numbers import Fill
+
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
+
+_BLOCK = 1 << 17  # coordinates moved at a time on the CPU: what they need stays in a core's cache, and in memory that is held anyway
 
 
 def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:
@@ -18,10 +28,10 @@ def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:
 
     Args:
         x: Particles, ``(*runs, N, d)``; overwritten.
-        c: Consensus point, ``(*runs, d)``.
-        eta: Shaped like ``x``, of any floating type.
+        c: Consensus point, ``(*runs, 1, d)``, or one for each particle.
+        eta: Shaped like ``x``, of its type.
     """
-    torch.lerp(c.unsqueeze(-2), x, eta.to(x.dtype), out=x)
+    torch.lerp(c, x, eta, out=x)
     return x
 
 
@@ -33,7 +43,7 @@ def step(
     spread: float,
     noise: Noise,
     *,
-    weights: Tensor | None = None,
+    root: Tensor | None = None,
     truncation: float | None = None,
 ) -> Tensor:
     """One Euler-Maruyama step of all particles, in place: ``x <- c + m D + s noise(D)`` with ``D = x - c``.
@@ -44,40 +54,86 @@ def step(
 
     Args:
         x: Particles, ``(*runs, N, d)``; overwritten.
-        c: Consensus point, ``(*runs, d)``.
+        c: Consensus point, ``(*runs, 1, d)``, or one for each particle, ``(*runs, N, d)``.
         z: Standard normal numbers, shaped like ``x``, of any floating type; overwritten.
         contraction: m, what is left of the distance after the drift; or one for each particle, ``(*runs, N, 1)``.
         spread: s, the size of the noise.
         noise: Which of the four.
-        weights: ``(*runs, N)``, for the covariance.
+        root: A root of the covariance, ``(*runs, d, d)``, see ``covariance_root``.
         truncation: Largest distance that enters the noise; None: no limit.
 
     Returns:
         ``x``.
     """
-    z = z.mul_(spread)
     if noise == "anisotropic" and truncation is None:
-        return interpolate(x, c, z.add_(contraction))
-    z, c = z.to(x.dtype), c.unsqueeze(-2)
+        return interpolate(x, c, z.mul_(spread).add_(contraction).to(x.dtype))
+    z = z.mul_(spread).to(x.dtype)
     away = x.sub_(c)
     if noise == "covariance":
-        if weights is None:
-            raise ValueError("noise='covariance' needs the weights of the particles.")
-        z = _through_covariance(away, z, weights)
+        if root is None:
+            raise ValueError("noise='covariance' needs a root of the covariance.")
+        z = by_run(torch.matmul, z, root.mT)
     elif noise != "constant":
         size = away.abs() if noise == "anisotropic" else torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         z = z.mul_(size if truncation is None else size.clamp_max(truncation))
     return away.mul_(contraction).add_(z).add_(c)
 
 
-def _through_covariance(away: Tensor, z: Tensor, weights: Tensor) -> Tensor:
-    """Normal numbers with the weighted covariance of the particles."""
+def covariance_root(away: Tensor, weights: Tensor) -> Tensor:
+    """A root R of the weighted covariance ``sum_i w_i D_i D_i^T = R R^T`` of the particles, ``(*runs, d, d)``.
+
+    Args:
+        away: Distances from the consensus point, ``(*runs, N, d)``.
+        weights: ``(*runs, N)``.
+    """
     w = weights.to(away.dtype).unsqueeze(-1)
-    covariance = (away * w).mT @ away
-    values, vectors = torch.linalg.eigh(covariance)
-    root = vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
-    jump: Tensor = z @ root.mT
-    return jump
+    covariance = by_run(torch.matmul, (away * w).mT, away)
+    values, vectors = by_run(torch.linalg.eigh, covariance)
+    root: Tensor = vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    return root
+
+
+def in_blocks(x: Tensor, fill: Fill, move: Callable[[Tensor, Tensor, tuple[slice, slice]], object], *, fold: bool) -> None:
+    """Moves particles block by block on the CPU, with normal numbers for each: no memory is needed for all of them.
+
+    Drawing, moving and folding a block while it is in the cache is quicker than passes through memory.
+
+    Args:
+        x: Particles, ``(*runs, N, d)``, contiguous within each run; overwritten.
+        fill: Where the numbers come from.
+        move: Is given a block ``(runs, rows, d)`` of particles to move in place, as many normal numbers in single precision, and
+            which runs (in row-major order) and rows these are.
+        fold: Whether the unit box bounds the particles.
+    """
+    n, d = x.shape[-2:]
+    flat = x.flatten(0, -3) if x.dim() > 2 else x.unsqueeze(0)
+    rows = min(n, max(1, _BLOCK // (16 * d)) * 16)
+    together = max(1, _BLOCK // (n * d))  # small runs move several at a time
+    numbers, half = _scratch(together * rows * d, x.dtype)
+    for first in range(0, len(flat), together):
+        for top in range(0, n, rows):
+            at = slice(first, first + together), slice(top, top + rows)
+            block = flat[at]
+            z = numbers[: block.numel()].view(block.shape)
+            fill(z, at)
+            move(block, z, at)
+            if fold:
+                fold_unit(block, half[: block.numel()].view(block.shape))
+
+
+_kept = threading.local()
+
+
+def _scratch(size: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Working memory of this thread for ``size`` normal numbers and as many coordinates.
+
+    It is kept: fresh pages would cost more than the arithmetic in them.
+    """
+    made: tuple[Tensor, Tensor] | None = getattr(_kept, str(dtype), None)
+    if made is None or len(made[0]) < size:
+        made = torch.empty(size, dtype=torch.float32), torch.empty(size, dtype=dtype)
+        setattr(_kept, str(dtype), made)
+    return made
 
 
 def default_spread(noise: Noise, dim: int, contraction: float) -> float:

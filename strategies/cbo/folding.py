@@ -15,13 +15,18 @@ from zoopt.space import Space
 def fold(x: Tensor, space: Space) -> Tensor:
     """Encoded points moved into their bounds by reflection, in place; ``x: (*runs, N, d)``."""
     if space.box:
-        half = torch.mul(x, 0.5).round_()
-        return x.sub_(half, alpha=2.0).abs_()
+        return fold_unit(x, torch.empty_like(x))
     low, width, bounded = (torch.as_tensor(a).to(x.device, non_blocking=True) for a in _bounds(space))
     low, width = low.to(x.dtype), width.to(x.dtype)
     u = (x - low) / width
     u = u.sub_(torch.mul(u, 0.5).round_(), alpha=2.0).abs_()
     return x.copy_(torch.where(bounded, low + u * width, x))
+
+
+def fold_unit(x: Tensor, half: Tensor) -> Tensor:
+    """Points moved into the unit box by reflection, in place; ``half`` is working memory shaped like them."""
+    torch.mul(x, 0.5, out=half).round_()
+    return x.sub_(half, alpha=2.0).abs_()
 
 
 def _bounds(space: Space) -> tuple[Tensor, Tensor, Tensor]:

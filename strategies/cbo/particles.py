@@ -13,12 +13,14 @@ from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, level
-from zoopt.strategies.cbo.diffusion import Noise, default_spread, interpolate, step
+from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, in_blocks, interpolate, step
 from zoopt.strategies.cbo.folding import fold
+from zoopt.strategies.cbo.numbers import Numbers, Table, fresh
 from zoopt.strategy import Capabilities, Example, State, Task, live
 
 if TYPE_CHECKING:
     from zoopt.random import Random
+    from zoopt.strategies.cbo.numbers import Fill
 
 _ENOUGH = 8000  # normal numbers of a run from which a draw for one step is cheap; smaller steps draw several at once
 _LOOK = 50  # steps between looks at whether a run has converged
@@ -41,6 +43,7 @@ class CBOState(State):
         held: Values above the smallest, the smallest, and the weights, while the consensus point itself is evaluated.
         noise: Normal numbers of several steps, ``(*runs, steps, n, d)``.
         block: Which steps these are for.
+        table: Normal numbers that all runs read from.
     """
 
     x: Tensor
@@ -53,6 +56,7 @@ class CBOState(State):
     held: dict[str, Tensor] | None = None
     noise: Tensor | None = live()
     block: int = live(-1)
+    table: Table | None = live()
 
 
 @dataclass(frozen=True)
@@ -82,6 +86,9 @@ class CBO(Generational):
     batch: int | None = None  # particles evaluated a step, in random order; None: all
     batch_moves: Literal["all", "batch"] = "all"  # whether all particles move with a mini-batch's consensus point, or its own only
     cooling: int | None = None  # steps of an epoch: in epoch e the noise is divided by log2(e + 2), e = 0, 1, ...; None: no cooling
+    numbers: Numbers = (
+        "fresh"  # normal numbers of the noise: drawn anew at each step, or read from a "table" that all runs share, in less time
+    )
     restarts: bool = False  # begin again from new particles where all have met
     tolerance: float = 1e-12  # largest distance from the consensus point, in widths of the space, at which a run has converged
 
@@ -107,6 +114,7 @@ class CBO(Generational):
         refuse(self.sample_size is not None and not 0 < self.sample_size < 1, "sample_size", "between 0 and 1")
         refuse(self.truncation is not None and not self.truncation > 0, "truncation", "above 0")
         refuse(self.correction not in ("none", "heaviside", "smooth"), "correction", "none, heaviside or smooth")
+        refuse(self.numbers not in ("fresh", "table"), "numbers", "fresh or table")
         refuse(self.batch is not None and not 2 <= self.batch <= self.particles, "batch", f"between 2 and the {self.particles} particles")
         refuse(self.batch_moves not in ("all", "batch"), "batch_moves", "all or batch")
         refuse(
@@ -163,11 +171,11 @@ class CBO(Generational):
             first = torch.full_like(inner.alpha, self.alpha) if self.alpha is not None else first_alpha(above, _SHARPNESS)
             inner.alpha = torch.where(inner.alpha == 0, first.clamp_max(self.alpha_cap), inner.alpha)
         previous = x.mean(-2) if inner.steps == 0 else inner.c
-        inner.c, weights = consensus(x, above, low, inner.alpha, previous)
+        inner.c, weights = consensus(x, above, low, inner.alpha, previous, all_ok=generation.all_ok)
         if inner.steps % _LOOK == 0:
             inner.settled = (inner.alpha >= self.alpha_cap) & ~(inner.alpha * above.median(-1).values > _SHARPNESS)
         if self.sample_size is None:
-            inner.alpha = inner.alpha.mul(self.alpha_growth).clamp_max_(self.alpha_cap)
+            inner.alpha.mul_(self.alpha_growth).clamp_max_(self.alpha_cap)
         held = {"weights": weights}
         if self.correction == "none":
             self._move(task, inner, held, 1.0, random)
@@ -205,21 +213,13 @@ class CBO(Generational):
         s, limit = self.spread(task.dim, inner.steps), self.truncation
         if self.noise_after_drift:  # min(m |D|, T) = m min(|D|, T / m)
             s, limit = s * abs(plain), None if limit is None or plain == 0 else limit / abs(plain)
-        ahead = self._ahead(task, self.particles)
-        if self.noise == "anisotropic" and limit is None and self.batch is None and ahead == 1 and isinstance(contraction, float):
-            eta = random.child("noise").normal(
-                (self.particles, task.dim), mean=contraction, std=s, runs=task.runs, dtype=torch.float32, device=task.device
-            )
-            interpolate(inner.x, inner.c, eta)
-        elif self.batch is None or self.batch_moves == "all":
-            z = self._normals(task, inner, self.particles, random)
-            step(inner.x, inner.c, z, contraction, s, self.noise, weights=self._weights(task, inner, held), truncation=limit)
+        if self.batch is None or self.batch_moves == "all":
+            self._advance(task, inner, inner.x, contraction, s, limit, self._weights(task, inner, held), random)
         else:
             rows = self._rows(task, inner)
             x = inner.x.gather(-2, rows)
-            z = self._normals(task, inner, self.batch, random)
-            inner.x.scatter_(-2, rows, step(x, inner.c, z, contraction, s, self.noise, weights=held["weights"], truncation=limit))
-        fold(inner.x, task.space)
+            self._advance(task, inner, x, contraction, s, limit, held["weights"], random)
+            inner.x.scatter_(-2, rows, x)
         inner.steps += 1
         if self.batch is not None:
             inner.first += self.batch
@@ -228,6 +228,46 @@ class CBO(Generational):
             inner.x = torch.where(over[..., None, None], _cloud(task, self.particles, random.child("restart")), inner.x)
             inner.alpha = torch.where(over, 0.0, inner.alpha)
 
+    def _advance(
+        self,
+        task: Task,
+        inner: CBOState,
+        x: Tensor,
+        contraction: float | Tensor,
+        s: float,
+        limit: float | None,
+        weights: Tensor,
+        random: Random,
+    ) -> None:
+        """Moves particles ``x: (*runs, n, d)`` in place, and back into the bounds."""
+        c, box = inner.c.unsqueeze(-2), task.space.box
+        root = covariance_root(x - c, weights) if self.noise == "covariance" else None
+        scaled = self.noise == "anisotropic" and limit is None and self.cooling is None and isinstance(contraction, float)
+        mean, std = (contraction, s) if scaled and isinstance(contraction, float) else (0.0, 1.0)
+
+        def move(x: Tensor, c: Tensor, z: Tensor, contraction: float | Tensor, root: Tensor | None) -> None:
+            if scaled:
+                interpolate(x, c, z.to(x.dtype))
+            else:
+                step(x, c, z, contraction, s, self.noise, root=root, truncation=limit)
+
+        n = x.shape[-2]
+        if x.device.type == "cpu" and (self.numbers == "table" or self._ahead(task, n) == 1):
+            each = c.reshape(-1, 1, task.dim)
+            rates = contraction.reshape(-1, n, 1) if isinstance(contraction, Tensor) else None
+            roots = None if root is None else root.reshape(-1, task.dim, task.dim)
+
+            def move_block(block: Tensor, z: Tensor, at: tuple[slice, slice]) -> None:
+                own = at[0]
+                move(block, each[own], z, contraction if rates is None else rates[at], None if roots is None else roots[own])
+
+            in_blocks(x, self._fill(task, inner, n, random, mean, std), move_block, fold=box)
+        else:
+            move(x, c, self._normals(task, inner, n, random, mean, std), contraction, root)
+            box = False
+        if not box:
+            fold(x, task.space)
+
     def _weights(self, task: Task, inner: CBOState, held: dict[str, Tensor]) -> Tensor:
         """The weights of all particles; those that were not evaluated have none."""
         if self.batch is None:
@@ -235,16 +275,29 @@ class CBO(Generational):
         rows = self._rows(task, inner)[..., 0]
         return torch.zeros(inner.x.shape[:-1], dtype=held["weights"].dtype, device=inner.x.device).scatter_(-1, rows, held["weights"])
 
-    def _normals(self, task: Task, inner: CBOState, n: int, random: Random) -> Tensor:
-        """Normal numbers of this step, ``(*runs, n, d)``, single precision: the noise's last bits do not matter, its time does."""
+    def _fill(self, task: Task, inner: CBOState, n: int, random: Random, mean: float, std: float) -> Fill:
+        """Where the normal numbers of this step come from, for ``n`` particles of each run."""
+        share = n * task.dim
+        if self.numbers == "fresh":
+            return fresh(random.child("noise"), task.runs, share, mean, std)
+        inner.table = Table.for_step(inner.steps, share, mean, std, random, task.device, inner.table)
+        return inner.table.fill(random.child("noise"), task.runs, share)
+
+    def _normals(self, task: Task, inner: CBOState, n: int, random: Random, mean: float, std: float) -> Tensor:
+        """Normal numbers of this step, ``(*runs, n, d)``, drawn in single precision: their last bits do not matter, their time does."""
         ahead = self._ahead(task, n)
+        if self.numbers == "table":
+            z = torch.empty((math.prod(task.runs), n, task.dim), dtype=torch.float32, device=task.device)
+            self._fill(task, inner, n, random, mean, std)(z, (slice(None), slice(None)))
+            return z.view(*task.runs, n, task.dim)
         if ahead == 1:
-            return random.child("noise").normal((n, task.dim), runs=task.runs, dtype=torch.float32, device=task.device)
+            key = random.child("noise")
+            return key.normal((n, task.dim), mean=mean, std=std, runs=task.runs, dtype=torch.float32, device=task.device)
         block, row = divmod(inner.steps, ahead)
         if inner.noise is None or inner.block != block:
-            key = random.at(block).child("noise")
-            inner.noise = key.normal((ahead, n, task.dim), runs=task.runs, dtype=torch.float32, device=task.device)
-            inner.block = block
+            key, shape = random.at(block).child("noise"), (ahead, n, task.dim)
+            drawn = key.normal(shape, mean=mean, std=std, runs=task.runs, dtype=torch.float32, device=task.device)
+            inner.noise, inner.block = drawn.to(task.dtype), block
         return inner.noise.select(-3, row)
 
     def _ahead(self, task: Task, n: int) -> int:

@@ -17,7 +17,7 @@ from zoopt.errors import CapabilityError, ConfigError
 from zoopt.problems import Rastrigin, Sphere
 from zoopt.strategies import CBO, ConsensusHopping
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, gibbs, level
-from zoopt.strategies.cbo.diffusion import default_spread, step
+from zoopt.strategies.cbo.diffusion import covariance_root, default_spread, step
 from zoopt.strategies.cbo.folding import fold
 
 F64 = torch.float64
@@ -102,7 +102,8 @@ def test_step_is_the_formula(noise: Any, truncation: float | None) -> None:
     m, s = 0.9, 0.31
     x, z, c = cloud(), cloud(seed=6), cloud(2, D, seed=7)
     weights = torch.softmax(cloud(2, N, seed=8), -1)
-    new = step(x.clone(), c, z.clone(), m, s, noise, weights=weights, truncation=truncation)
+    root = covariance_root(x - c.unsqueeze(-2), weights)
+    new = step(x.clone(), c.unsqueeze(-2), z.clone(), m, s, noise, root=root, truncation=truncation)
     limit = math.inf if truncation is None else truncation
     for r in range(2):
         away = (x[r] - c[r]).numpy()
@@ -132,7 +133,8 @@ def test_covariance_noise_has_the_covariance_of_the_particles() -> None:
     c = x.mean(-2)
     away = (x - c)[0]
     expected = (away.mT @ away / 40).numpy()
-    rounds = [step(x.clone(), c, cloud(1, 40, D, seed=10 + k), 0.0, 1.0, "covariance", weights=weights)[0] for k in range(500)]
+    root = covariance_root(x - c, weights)
+    rounds = [step(x.clone(), c, cloud(1, 40, D, seed=10 + k), 0.0, 1.0, "covariance", root=root)[0] for k in range(500)]
     seen = np.cov((torch.cat(rounds) - c).numpy().T)
     np.testing.assert_allclose(seen, expected, atol=0.05 * expected.max())
 
@@ -418,3 +420,59 @@ def test_a_hop_is_a_gradient_step_on_the_tilted_cloud() -> None:
     study.tell(batch, canyon(batch.x.numpy()))
     assert study.recommended is not None
     np.testing.assert_allclose(list(study.recommended.params.values()), new, atol=5 * sigma / math.sqrt(200_000))
+
+
+# ---------------------------------------------------------------------- where the numbers come from
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"noise": "isotropic"}, {"noise": "covariance"}, {"truncation": 0.2}, {"cooling": 3}, {"numbers": "table"}]
+)
+def test_moving_block_by_block_is_moving_at_once(options: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large clouds move in blocks that fit a core's cache: to the bit what one block for all of them gives."""
+    from zoopt.strategies.cbo import diffusion
+
+    problem = Rastrigin(dim=5)
+    found = []
+    for block in (diffusion._BLOCK, 1 << 10, 1 << 25):
+        monkeypatch.setattr(diffusion, "_BLOCK", block)
+        found.append(zoopt.minimize(problem, CBO(particles=1700, **options), evaluations=17_000, runs=3).xs)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
+
+
+def test_numbers_drawn_in_pieces_are_those_drawn_at_once() -> None:
+    key = Random(3, 4).child("noise")
+    whole = key.normal((1000, 7), mean=0.5, std=2.0, runs=(3,), dtype=torch.float32)
+    for own, stream in zip(whole.flatten(1), key.normal_streams(7000, runs=(3,)), strict=True):
+        pieces = [torch.empty(k).normal_(0.5, 2.0, generator=stream) for k in (16, 1600, 4800, 584)]
+        assert torch.equal(torch.cat(pieces), own)
+
+
+def test_a_table_of_numbers_is_normal_and_new_after_a_while() -> None:
+    from zoopt.strategies.cbo.numbers import Table
+
+    def read(steps: int, runs: int, last: Table | None = None) -> tuple[Tensor, Table]:
+        key = Random(1, steps)
+        table = Table.for_step(steps, 5000, 0.99, 1.01, key, torch.device("cpu"), last)
+        z = torch.empty(runs, 1000, 5)
+        table.fill(key.child("noise"), (runs,), 5000)(z, (slice(0, runs), slice(0, 1000)))
+        return z, table
+
+    first, table = read(3, 4)
+    again, same = read(4, 4, table)
+    assert same is table
+    assert not torch.equal(first, again)
+    assert torch.equal(read(3, 2)[0], first[:2])  # whoever else reads
+    assert not torch.equal(first[0], first[1])
+    later, renewed = read(700, 4, table)
+    assert renewed is not table
+    for z in (first, later):
+        ordered = z.flatten().double().sort().values
+        uniform = torch.special.ndtr((ordered - 0.99) / 1.01)
+        assert (uniform - torch.linspace(0, 1, len(uniform), dtype=F64)).abs().max() < 1.95 / math.sqrt(len(uniform))  # 0.1 % level
+
+
+def test_the_table_finds_what_fresh_numbers_find() -> None:
+    values = zoopt.minimize(Rastrigin(dim=5), CBO(numbers="table"), evaluations=100_000, runs=10).values
+    assert int((values < 1e-6).sum()) >= 9

@@ -1,0 +1,101 @@
+"""Where the normal numbers of the noise come from: drawn anew at each step, or read from a table at random places."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from zoopt.random import Random
+
+Numbers = Literal["fresh", "table"]
+Fill = Callable[[Tensor, tuple[slice, slice]], None]
+"""Writes normal numbers, single precision, into ``(runs, rows, d)``, those of some runs (in row-major order) and rows."""
+
+_ENTRIES = 1 << 20  # of a table at least, and four times what a run reads at once
+_LIFE = 256  # steps for which a table is read before it is drawn anew
+
+
+def fresh(random: Random, runs: Sequence[int], share: int, mean: float, std: float) -> Fill:
+    """Numbers drawn where they are needed, on the CPU; the rows of each run in order, a multiple of 16 numbers at a time.
+
+    Args:
+        random: Their key.
+        runs: Run dimensions.
+        share: How many numbers each run draws in all.
+        mean: Their mean.
+        std: Their standard deviation.
+    """
+    streams = random.normal_streams(share, runs=runs)
+    stream = None
+
+    def fill(z: Tensor, at: tuple[slice, slice]) -> None:
+        nonlocal stream
+        for own in z.unbind(0):
+            if at[1].start == 0:
+                stream = next(streams)
+            own.normal_(mean, std, generator=stream)
+
+    return fill
+
+
+@dataclass
+class Table:
+    """Normal numbers to read from.
+
+    Attributes:
+        entries: ``(k,)``, single precision.
+        age: How many tables there were before.
+        law: Mean and standard deviation of the entries.
+    """
+
+    entries: Tensor
+    age: int
+    law: tuple[float, float]
+
+    @staticmethod
+    def for_step(steps: int, share: int, mean: float, std: float, random: Random, device: torch.device, last: Table | None) -> Table:
+        """The table for a step, which is the last one for a while.
+
+        Args:
+            steps: Steps taken.
+            share: How many numbers a run reads at a step.
+            mean: Mean of the numbers.
+            std: Their standard deviation.
+            random: Key of all tables.
+            device: Where they are read.
+            last: The table before.
+        """
+        age = steps // _LIFE
+        if last is not None and last.age == age and last.law == (mean, std):
+            return last
+        key = type(random)(random.seed, age, (*random.path, "table"))  # the same for any runs
+        half = key.normal(max(_ENTRIES, 4 * share) // 2, mean=mean, std=std, dtype=torch.float32, device=device)
+        return Table(torch.cat([half, (2.0 * mean) - half]), age, (mean, std))
+
+    def fill(self, random: Random, runs: Sequence[int], share: int) -> Fill:
+        """Numbers from a place of each run's own.
+
+        Args:
+            random: Key of the places.
+            runs: Run dimensions.
+            share: How many numbers each run reads in all.
+        """
+        entries = self.entries
+        drawn = random.integers(len(entries) - share + 1, (1,), runs=runs).view(-1)
+        first = drawn.to(entries.device, non_blocking=True)
+
+        def fill(z: Tensor, at: tuple[slice, slice]) -> None:
+            own, rows = at
+            size = z.shape[-2] * z.shape[-1]
+            windows = entries.as_strided((len(entries) - size + 1, size), (1, 1))
+            begin = first[own]
+            if rows.start:
+                begin = begin + rows.start * z.shape[-1]
+            torch.index_select(windows, 0, begin, out=z.view(len(z), size))
+
+        return fill
