@@ -10,6 +10,8 @@ if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entr
     from zoopt.strategies.bo.recipe import BO as BO
     from zoopt.strategies.cbo.hopping import ConsensusHopping as ConsensusHopping
     from zoopt.strategies.cbo.particles import CBO as CBO
+    from zoopt.strategies.cbo.saddle import SaddleCBO as SaddleCBO
+    from zoopt.strategies.cbo.sampling import CBS as CBS
     from zoopt.strategies.cma_es import CMAES as CMAES
     from zoopt.strategies.de import DE as DE
     from zoopt.strategies.nsga2 import NSGA2 as NSGA2

@@ -42,6 +42,8 @@ class Result:
         reason: Why it stopped: ``"evaluations"``, ``"target"``, ``"converged"`` or ``"exhausted"``, or several joined by +
             where runs stopped for different reasons.
         space: The space, for ``params``.
+        recommended: What the method itself would pick in each run (a consensus point, say), ``(runs, d)``; None where it has no
+            opinion. Under noise, and for saddle points, the answer is there and not where the smallest value was seen.
     """
 
     value: float
@@ -52,6 +54,7 @@ class Result:
     evaluations: Tensor
     reason: str
     space: Space
+    recommended: Tensor | None = None
 
     @property
     def params(self) -> dict[str, Any]:
@@ -276,6 +279,7 @@ class _Found:
     xs: Tensor
     violations: Tensor
     evaluations: Tensor
+    recommended: Tensor
     reasons: set[str]
 
 
@@ -287,7 +291,7 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
     violation = torch.full_like(best, torch.inf) if task.constraints else None
     incumbent = torch.full((*runs, task.dim), torch.nan, dtype=task.dtype, device=task.device)
     keep = torch.arange(runs[0]) if runs else None  # which of the runs are still active
-    final = (best.clone(), incumbent.clone(), torch.zeros(runs, dtype=torch.int64), torch.zeros_like(best))
+    final = (best.clone(), incumbent.clone(), torch.zeros(runs, dtype=torch.int64), torch.zeros_like(best), incumbent.clone())
     used = call = 0
     stopped_by: set[str] = set()
     box, simple = task.space.box, not runs and not task.constraints
@@ -371,6 +375,8 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
                 assert keep is not None
                 over = keep[finished.cpu()]
                 final[0][over], final[1][over], final[2][over] = best[finished], incumbent[finished], used
+                if (picked := recipe.recommend(task, state)) is not None:
+                    final[4][over] = picked[finished]
                 if violation is not None:
                     final[3][over] = violation[finished]
                 rows = torch.nonzero(~finished).squeeze(-1)
@@ -383,28 +389,42 @@ def _run(recipe: Strategy[Any], task: Task, objective: _Objective, budget: int, 
         stopped_by.add("evaluations")
     if simple:
         best = torch.tensor(best_value, dtype=task.dtype, device=task.device)
+    picked = recipe.recommend(task, state)
     if keep is not None:
         final[0][keep], final[1][keep], final[2][keep] = best, incumbent, used
+        if picked is not None:
+            final[4][keep] = picked
         if violation is not None:
             final[3][keep] = violation
-        best, incumbent, spent, least = final
+        best, incumbent, spent, least, picked = final
     else:
         best, incumbent, spent = best.unsqueeze(0), incumbent.unsqueeze(0), torch.tensor([used])
         least = torch.zeros_like(best) if violation is None else violation.unsqueeze(0)
-    return _Found(best, objective.decode(incumbent), least, spent, stopped_by)
+        picked = torch.full_like(incumbent, torch.nan) if picked is None else picked.to(incumbent).unsqueeze(0)
+    return _Found(best, objective.decode(incumbent), least, spent, _valid(picked, objective, key.child("recommended")), stopped_by)
+
+
+def _valid(x: Tensor, objective: _Objective, key: Random) -> Tensor:
+    """Encoded points that a method would pick, ``(runs, d)``, as valid points in problem units; NaN where it has no opinion."""
+    given = ~torch.isnan(x).any(-1)
+    if not bool(given.any()):
+        return x
+    valid = objective.decode(objective.space.repair(x[given], key))
+    return torch.full_like(x, torch.nan).masked_scatter_(given.unsqueeze(-1).expand_as(x), valid)
 
 
 def _result(parts: list[_Found], space: Space) -> Result:
     """The result of all runs; the best of them is the one with the smallest violation, then the smallest value."""
-    values, xs, violations, evaluations = (
-        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "xs", "violations", "evaluations")
+    values, xs, violations, evaluations, recommended = (
+        torch.cat([getattr(part, name) for part in parts]) for name in ("values", "xs", "violations", "evaluations", "recommended")
     )
     if not bool(torch.isfinite(values).any()):
         raise ObjectiveError(f"the objective gave no finite value in {int(evaluations.sum())} evaluations.")
     feasible_first = torch.where(violations == violations.min(), values, torch.inf)
     winner = int(feasible_first.argmin())
     reason = "+".join(sorted(set().union(*(part.reasons for part in parts))))
-    return Result(float(values[winner]), xs[winner], values, xs, violations, evaluations, reason, space)
+    picked = None if bool(torch.isnan(recommended).any()) else recommended
+    return Result(float(values[winner]), xs[winner], values, xs, violations, evaluations, reason, space, picked)
 
 
 def _improve(

@@ -66,6 +66,28 @@ def consensus(x: Tensor, above: Tensor, low: Tensor, alpha: Tensor, previous: Te
     return torch.where(any_good, mean(x, weights), previous), weights
 
 
+def local_consensus(x: Tensor, above: Tensor, alpha: Tensor, width: float) -> Tensor:
+    """A consensus point for each particle, of those near to it: ``c_i = sum_j k(x_i, x_j) w_j x_j / sum_j k(x_i, x_j) w_j``.
+
+    With a Gaussian kernel k. Bungert, Roith, Wacker, Polarized consensus-based dynamics for optimization and sampling, Mathematical
+    Programming 211, 2025 (arXiv:2211.05238), eq. (1.4).
+
+    Args:
+        x: Particles, ``(*runs, N, d)``.
+        above: Values above the smallest, ``(*runs, N)``; +inf for particles that failed.
+        alpha: Inverse temperature, ``(*runs,)``.
+        width: Standard deviation of the kernel.
+
+    Returns:
+        ``(*runs, N, d)``.
+    """
+    square = x.square().sum(-1)
+    apart = square.unsqueeze(-1) + square.unsqueeze(-2) - 2.0 * by_run(torch.matmul, x, x.mT)
+    near = torch.softmax((apart.clamp_min_(0.0).double() / (-2.0 * width**2)) - (above * alpha.unsqueeze(-1)).unsqueeze(-2), -1)
+    centres: Tensor = by_run(torch.matmul, near.to(x.dtype), x)
+    return torch.where(torch.isnan(centres), x, centres)  # every particle of the run failed
+
+
 def mean(x: Tensor, weights: Tensor) -> Tensor:
     """``sum_i weights_i x_i`` of each run, ``(*runs, d)``."""
     *runs, n, d = x.shape

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -14,8 +15,9 @@ from torch import Tensor
 import zoopt
 from zoopt import Choice, Integer, Random, Real, Space, Study
 from zoopt.errors import CapabilityError, ConfigError
+from zoopt.problem import Problem
 from zoopt.problems import Rastrigin, Sphere
-from zoopt.strategies import CBO, ConsensusHopping
+from zoopt.strategies import CBO, CBS, ConsensusHopping, SaddleCBO
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, gibbs, level
 from zoopt.strategies.cbo.diffusion import covariance_root, default_spread, step
 from zoopt.strategies.cbo.folding import fold
@@ -333,7 +335,7 @@ def test_a_generation_that_failed_whole_is_survived(noise: Any) -> None:
 
 
 def test_correction_is_refused_where_values_are_ranks() -> None:
-    with pytest.raises(CapabilityError, match="correction='none'"):
+    with pytest.raises(CapabilityError, match=r"correction.*penalty"):
         Study(Sphere(dim=2).space, CBO(correction="heaviside"), constraints=["heat"])
 
 
@@ -476,3 +478,332 @@ def test_a_table_of_numbers_is_normal_and_new_after_a_while() -> None:
 def test_the_table_finds_what_fresh_numbers_find() -> None:
     values = zoopt.minimize(Rastrigin(dim=5), CBO(numbers="table"), evaluations=100_000, runs=10).values
     assert int((values < 1e-6).sum()) >= 9
+
+
+# ---------------------------------------------------------------------- what else acts on a particle
+
+
+def small(recipe: CBO, objective: Any, space: Space, steps: int, seed: int = 0) -> Study:
+    """A study that has taken some whole steps."""
+    study = Study(space, recipe, seed=seed, history="best")
+    for _ in range(steps):
+        batch = study.ask(1000)
+        study.tell(batch, objective(batch.x))
+    return study
+
+
+def test_memory_is_the_formula() -> None:
+    """Three steps by hand: Riedl (2024), eqs. (2.1) to (2.3) in discrete form, with y = the best point that a particle has seen."""
+    recipe = CBO(particles=6, dt=0.1, sigma=1.5, alpha=3.0, alpha_growth=1.0, memory=0.4)
+    space = Space({"x": Real(start=0.0, scale=1.0, shape=(2,))})
+    study = Study(space, recipe, seed=4)
+
+    def f(x: Tensor) -> Tensor:
+        return (x - torch.tensor([0.3, -0.2], dtype=F64)).square().sum(-1)
+
+    x = own = study.ask(6).x.clone()
+    study.tell(range(6), f(x))
+    for _ in range(3):
+        own = torch.where((f(x) < f(own)).unsqueeze(-1), x, own)
+        w = torch.softmax(-3.0 * f(own), 0).unsqueeze(-1)
+        c = (w * own).sum(0)
+        new = study.ask(6)
+        # whatever the noise: it is zero where the particle is at both points, and its size is in proportion to the distances
+        drift = x - 0.1 * (x - c) - 0.04 * (x - own)
+        size = 1.5 * math.sqrt(0.1) * ((x - c).abs() + 0.4 * (x - own).abs())
+        assert ((new.x - drift).abs() <= 5.0 * size + 1e-12).all()
+        x = new.x.clone()
+        study.tell(new, f(x))
+
+
+def test_particles_without_mass_move_as_with_memory_alone() -> None:
+    """The particle-swarm form tends to the first-order one (Cipriani, Huang, Qiu 2022): equal to rounding where the mass is nothing."""
+    space = Space({"x": Real(start=0.0, scale=1.0, shape=(3,))})
+
+    def f(x: Tensor) -> Tensor:
+        return (x - 0.7).square().sum(-1)
+
+    light = small(CBO(particles=20, memory=0.3, inertia=1e-12), f, space, 30)
+    none = small(CBO(particles=20, memory=0.3), f, space, 30)
+    torch.testing.assert_close(light.ask(20).x, none.ask(20).x, rtol=1e-6, atol=1e-6)
+
+
+def test_a_heavy_particle_goes_on_where_nothing_acts() -> None:
+    """Without noise the swarm is a damped oscillator: v <- (m v + dt (c - x)) / (m + (1 - m) dt), x <- x + dt v."""
+    recipe = CBO(particles=2, dt=0.2, sigma=0.0, inertia=0.5, alpha=1e15, tolerance=1e-300)
+    space = Space({"x": Real(start=0.0, scale=1.0)})
+    study = Study(space, recipe, seed=1)
+    batch = study.ask(2)
+    x, v = batch.x[:, 0].clone(), torch.zeros(2, dtype=F64)
+    for _ in range(20):
+        study.tell(batch, x.abs())
+        c = x[x.abs().argmin()]
+        v = (0.5 * v + 0.2 * (c - x)) / (0.5 + 0.5 * 0.2)
+        x = x + 0.2 * v
+        batch = study.ask(2)
+        torch.testing.assert_close(batch.x[:, 0], x, rtol=0, atol=1e-12)
+
+
+class Lasso(Problem):
+    """Least squares with a penalty on the sum of magnitudes, in many more variables than equations."""
+
+    space = Space({"x": Real(start=0.0, scale=1.0, shape=(60,))})
+
+    def __init__(self) -> None:
+        key = Random(2)
+        self.a = key.child("a").normal((30, 60)) / math.sqrt(30)
+        truth = torch.zeros(60, dtype=F64)
+        truth[:3] = torch.tensor([1.0, -1.5, 2.0])
+        self.b = self.a @ truth
+
+    def values(self, x: Tensor) -> Tensor:
+        return (x @ self.a.mT - self.b).square().sum(-1) + 0.25 * x.abs().sum(-1)
+
+    def gradient(self, x: Tensor) -> Tensor:
+        return (2 * (x @ self.a.mT - self.b) @ self.a + 0.25 * x.sign()).unsqueeze(-2)
+
+
+def test_gradients_take_particles_where_they_do_not_get_alone() -> None:
+    """Compressed sensing (Riedl 2024, section 4.4) against coordinate descent."""
+    from sklearn.linear_model import Lasso as CoordinateDescent
+
+    problem = Lasso()
+    exact = CoordinateDescent(alpha=0.25 / 60, fit_intercept=False, tol=1e-12, max_iter=100_000).fit(problem.a.numpy(), problem.b.numpy())
+    best = float(problem.values(torch.tensor(exact.coef_)[None]))
+    recipe = CBO(dt=0.02, sigma=math.sqrt(1.6), alpha=100.0, alpha_growth=1.0)
+    alone = zoopt.minimize(problem, recipe, evaluations=50_000, runs=3)
+    driven = zoopt.minimize(problem, replace(recipe, gradient=1.0), evaluations=50_000, runs=3)
+    assert (driven.values < 1.05 * best).all()
+    assert (alone.values > 1.5 * best).all()
+    told = zoopt.minimize(
+        lambda x: zoopt.Evaluation(problem.values(x), gradients=problem.gradient(x)),
+        replace(recipe, gradient=1.0),
+        space=problem.space,
+        evaluations=50_000,
+        runs=3,
+    )
+    torch.testing.assert_close(told.values, driven.values)  # wherever the gradients come from
+    with pytest.raises(CapabilityError, match="gradient"):
+        zoopt.minimize(problem.values, replace(recipe, gradient=1.0), space=problem.space, evaluations=500)
+
+
+def himmelblau(x: Tensor) -> Tensor:
+    return (x[..., 0].square() + x[..., 1] - 11).square() + (x[..., 0] + x[..., 1].square() - 7).square()
+
+
+def test_neighbours_find_several_minimisers() -> None:
+    """Four minimisers of Himmelblau's function, of which a common consensus finds one."""
+    minimisers = torch.tensor([[3.0, 2.0], [-2.805118, 3.131312], [-3.779310, -3.283186], [3.584428, -1.848126]], dtype=F64)
+    space = Space({"x": Real(-6, 6, shape=(2,))})
+    near = CBO(noise="isotropic", neighbourhood=0.5 / 12, sigma=1.0, dt=0.05, alpha=1.0, alpha_growth=1.02)
+
+    def found(recipe: CBO, seed: int) -> int:
+        particles = small(recipe, himmelblau, space, 500, seed).ask(100).x
+        return int((torch.cdist(particles, minimisers).amin(0) < 0.25).sum())
+
+    assert sum(found(near, seed) for seed in range(5)) >= 17  # 3.8 of 4 on average over 50 seeds
+    assert all(found(replace(near, neighbourhood=None), seed) == 1 for seed in range(2))
+
+
+def test_a_wide_neighbourhood_is_everybody() -> None:
+    problem = Sphere(dim=3)
+    recipe = CBO(particles=30)
+    everybody = zoopt.minimize(problem, recipe, evaluations=900, seed=1).values
+    torch.testing.assert_close(zoopt.minimize(problem, replace(recipe, neighbourhood=1e6), evaluations=900, seed=1).values, everybody)
+
+
+# ---------------------------------------------------------------------- where points lie
+
+
+@pytest.mark.parametrize("noise", ["anisotropic", "isotropic"])
+def test_on_the_sphere_the_largest_eigenvalue_is_found(noise: Any) -> None:
+    a = cloud(6, 6, seed=3)
+    a = a + a.mT
+    values, vectors = torch.linalg.eigh(a)
+    space = Space({"x": Real(-1, 1, shape=(6,))})
+    recipe = CBO(surface="sphere", noise=noise, sigma=2.5 if noise == "anisotropic" else None, dt=0.01 if noise == "anisotropic" else 0.1)
+    result = zoopt.minimize(lambda x: -((x @ a) * x).sum(-1), recipe, space=space, evaluations=40_000, runs=5)
+    torch.testing.assert_close(result.xs.square().sum(-1), torch.ones(5, dtype=F64))
+    torch.testing.assert_close(result.values, -values[-1].expand(5), rtol=0, atol=5e-3)
+    assert ((result.recommended @ vectors[:, -1]).abs() > 0.999).all()  # type: ignore[operator]
+
+
+def test_on_the_simplex_the_projection_is_found() -> None:
+    """The nearest point of the simplex, whose closed form sets the smallest shares to zero (Held, Wolfe, Crowder 1974)."""
+    p = torch.tensor([0.6, 0.5, 0.1, -0.3, 0.0], dtype=F64)
+    ordered = p.sort(descending=True).values
+    surplus = (ordered.cumsum(0) - 1) / torch.arange(1, 6)
+    nearest = (p - surplus[ordered > surplus][-1]).clamp_min(0)
+    assert (nearest == 0).any()
+    space = Space({"share": Real(0, 1, shape=(5,))})
+    result = zoopt.minimize(lambda x: (x - p).square().sum(-1), CBO(surface="simplex"), space=space, evaluations=50_000, runs=4)
+    torch.testing.assert_close(result.xs, nearest.expand(4, 5), rtol=0, atol=1e-3)
+    assert (result.xs >= 0).all()
+    torch.testing.assert_close(result.xs.sum(-1), torch.ones(4, dtype=F64))
+
+
+def test_surfaces_need_plain_reals() -> None:
+    for space in (Space({"k": Integer(0, 3)}), Space({"x": Real(1e-3, 1, log=True)}), Space({"x": Real(0, 1)}, constraints=["x <= 0.5"])):
+        with pytest.raises(CapabilityError, match="simplex"):
+            Study(space, CBO(surface="simplex"))
+
+
+@pytest.mark.parametrize("penalty", [None, 1e-2])
+def test_outcome_constraints_by_order_or_by_penalty(penalty: float | None) -> None:
+    """The point of the disc nearest to (2, 1): on its rim, at (2, 1) / sqrt(5)."""
+    space = Space({"x": Real(-3, 3, shape=(2,))})
+
+    def disc(x: Tensor) -> zoopt.Evaluation:
+        return zoopt.Evaluation(
+            (x - torch.tensor([2.0, 1.0], dtype=F64)).square().sum(-1), constraints=x.square().sum(-1, keepdim=True) - 1
+        )
+
+    result = zoopt.minimize(disc, CBO(penalty=penalty), space=space, constraints=["disc"], evaluations=40_000, runs=5)
+    assert result.recommended is not None
+    at = torch.tensor([2.0, 1.0], dtype=F64) / math.sqrt(5)
+    torch.testing.assert_close(result.recommended, at.expand(5, 2), rtol=0, atol=0.05 if penalty is None else 0.01)
+
+
+# ---------------------------------------------------------------------- noisy objectives
+
+
+def test_repeats_are_averaged_and_remembered_points_evaluated_anew() -> None:
+    space = Space({"x": Real(-1, 1, shape=(2,))})
+    study = Study(space, CBO(particles=5, memory=0.1, reevaluate=True, repeats=3), seed=0)
+    first = study.ask(100)
+    assert len(first) == 15
+    assert torch.equal(first.x[0::3], first.x[2::3])
+    study.tell(first, first.x.sum(-1))
+    assert len(study.ask(100)) == 30  # the particles, and the best point of each, three times
+
+
+def test_noise_is_averaged_away() -> None:
+    """With noise as large as the objective's slope, the consensus point is nearer to the minimum than the luckiest evaluation."""
+    generator = torch.Generator().manual_seed(0)
+
+    def noisy(x: Tensor) -> Tensor:
+        return (x - 0.4).square().sum(-1) + 0.3 * torch.randn(len(x), generator=generator, dtype=F64)
+
+    result = zoopt.minimize(
+        noisy,
+        CBO(particles=200, alpha=10.0, alpha_growth=1.0, cooling=20),
+        space=Space({"x": Real(-1, 1, shape=(3,))}),
+        evaluations=40_000,
+        runs=8,
+    )
+    assert result.recommended is not None
+    off = (result.recommended - 0.4).norm(dim=-1)
+    assert off.median() < 0.1
+    assert off.median() < (result.xs - 0.4).norm(dim=-1).median()
+
+
+def test_a_cloud_without_progress_is_shaken() -> None:
+    space = Space({"x": Real(-1, 1, shape=(2,))})
+
+    def flat(x: Tensor) -> Tensor:
+        return torch.zeros(len(x), dtype=F64)
+
+    still = small(CBO(particles=10, sigma=0.0, dt=0.9, alpha=1.0, alpha_growth=1.0), flat, space, 8)
+    shaken = small(CBO(particles=10, sigma=0.0, dt=0.9, alpha=1.0, alpha_growth=1.0, patience=3), flat, space, 8)
+    assert still.ask(10).x.std(0).max() < 1e-4
+    assert shaken.ask(10).x.std(0).min() > 1e-3
+
+
+# ---------------------------------------------------------------------- sampling, saddle points
+
+
+@pytest.mark.parametrize("dt", [0.01, 0.1, 0.5])
+@pytest.mark.parametrize("alpha", [0.5, 3.0])
+def test_a_gaussian_is_sampled_with_its_variance(dt: float, alpha: float) -> None:
+    """Whatever the step, where Euler-Maruyama is 10 % off at dt = 0.1 and 66 % at 0.5 (alpha = 1)."""
+    precision = torch.tensor([[2.0, 0.6], [0.6, 1.0]], dtype=F64)
+    middle = torch.tensor([1.0, -2.0], dtype=F64)
+
+    def f(x: Tensor) -> Tensor:
+        z = x - middle
+        return 0.5 * ((z @ precision) * z).sum(-1)
+
+    recipe = CBS(particles=4000, dt=dt, alpha=alpha)
+    steps = int(8 * (1 + 1 / alpha) / dt)
+    study = small(recipe, f, Space({"x": Real(start=0.0, scale=1.0, shape=(2,))}), 0)
+    covariances = []
+    for k in range(steps + 10):
+        batch = study.ask(4000)
+        if k >= steps:
+            covariances.append(np.cov(batch.x.numpy().T))
+        study.tell(batch, f(batch.x))
+    np.testing.assert_allclose(np.mean(covariances, 0), torch.linalg.inv(precision), atol=0.12 * 1.3)
+    assert study.recommended is not None
+    np.testing.assert_allclose(study.recommended.x, middle, atol=0.1)
+
+
+def test_a_saddle_point_is_found() -> None:
+    """x - y game with a known value: each player's best answer is in closed form, and it is no minimum of the objective."""
+    space = Space({"x": Real(-3, 3, shape=(2,)), "y": Real(-3, 3, shape=(2,))})
+
+    def game(z: Tensor) -> Tensor:
+        x, y = z[..., :2], z[..., 2:]
+        return (x - 0.5).square().sum(-1) - (y + 1.0).square().sum(-1) + 0.5 * ((x - 0.5) * (y + 1.0)).sum(-1)
+
+    recipe = SaddleCBO(particles=200, sigma=2.0, alpha=1e15, maximised=("y",))
+    result = zoopt.minimize(game, recipe, space=space, evaluations=200 * 1000, runs=5)
+    at = torch.tensor([0.5, 0.5, -1.0, -1.0], dtype=F64)
+    assert result.recommended is not None
+    torch.testing.assert_close(result.recommended, at.expand(5, 4), rtol=0, atol=0.02)
+    assert result.value < -3  # somewhere else
+
+
+def test_a_saddle_needs_to_know_who_maximises() -> None:
+    space = Space({"x": Real(-3, 3), "y": Real(-3, 3)})
+    with pytest.raises(CapabilityError, match=r"'z'.*x, y"):
+        Study(space, SaddleCBO(maximised=("z",)))
+    with pytest.raises(ConfigError, match="memory"):
+        SaddleCBO(memory=0.1)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"batch": 10, "memory": 0.1},
+        {"neighbourhood": 0.1, "noise": "covariance"},
+        {"surface": "sphere", "gradient": 1.0},
+        {"dt": math.inf},
+        {"reevaluate": True},
+        {"inertia": 1.0},
+    ],
+)
+def test_what_does_not_go_together_is_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError):
+        CBO(**options)
+
+
+VARIANTS = [
+    CBO(memory=0.2),
+    CBO(inertia=0.2),
+    CBO(neighbourhood=0.3),
+    CBO(patience=2),
+    CBO(repeats=2),
+    CBO(surface="sphere"),
+    CBO(surface="simplex"),
+    CBO(noise="covariance"),
+    CBO(numbers="table"),
+    CBO(memory=0.2, reevaluate=True),
+    CBS(),
+    SaddleCBO(maximised=("y",)),
+]
+
+
+@pytest.mark.parametrize("recipe", VARIANTS, ids=lambda recipe: str(recipe))
+@pytest.mark.parametrize(("particles", "dim"), [(33, 7), (100, 13)])
+def test_every_variant_gives_the_same_bits_beside_any_runs(recipe: CBO, particles: int, dim: int) -> None:
+    space = Space({"x": Real(0, 1, shape=(dim - 1,)), "y": Real(0, 1)})
+    recipe = replace(recipe, particles=particles)
+
+    def f(x: Tensor) -> Tensor:
+        return torch.stack([(row - 0.3).square().sum() for row in x]) if len(x) < 5 else ((x - 0.3).square() * 1.0).cumsum(-1)[..., -1]
+
+    many = zoopt.minimize(f, recipe, space=space, evaluations=12 * particles, runs=10)
+    for runs in (1, 2):
+        few = zoopt.minimize(f, recipe, space=space, evaluations=12 * particles, runs=runs)
+        assert torch.equal(few.xs, many.xs[:runs])
+        assert torch.equal(few.values, many.values[:runs])
