@@ -8,6 +8,7 @@ from zoopt import registry
 
 if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entry points decide
     from zoopt.strategies.bo.recipe import BO as BO
+    from zoopt.strategies.cbo.auto import AutoCBO as AutoCBO
     from zoopt.strategies.cbo.hopping import ConsensusHopping as ConsensusHopping
     from zoopt.strategies.cbo.particles import CBO as CBO
     from zoopt.strategies.cbo.saddle import SaddleCBO as SaddleCBO
@@ -17,6 +18,7 @@ if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entr
     from zoopt.strategies.nsga2 import NSGA2 as NSGA2
     from zoopt.strategies.pso import PSO as PSO
     from zoopt.strategies.random import RandomSearch as RandomSearch
+    from zoopt.strategies.relay import Relay as Relay
     from zoopt.strategies.sobol import Sobol as Sobol
 
 

@@ -152,7 +152,7 @@ class Generational(Strategy[GenerationState]):
             _remember(task, state, observations)
         if state.number < 0:
             if type(self).learn_added is not Generational.learn_added and observations.has_values:
-                _push(state.added, _rows(task, observations))
+                _push(state.added, as_rows(task, observations))
             return state
         slots = observations.column("slot")
         if slots is None or state.proposed is None:
@@ -186,15 +186,15 @@ def _checked(strategy: Generational, method: str, inner: Any) -> State:
     return inner
 
 
-def _rows(task: Task, told: Observations) -> Tensor:
-    """Points, values, constraints and whether they did not fail, side by side, ``(n, d + m + c + 1)``."""
+def as_rows(task: Task, told: Observations) -> Tensor:
+    """What was told without runs, side by side: points, values, constraints and whether they did not fail, ``(n, d + m + c + 1)``."""
     x = told.x
     constraints = x.new_full((len(x), len(task.constraints)), torch.nan) if told.constraints is None else told.constraints
     return torch.cat([x, told.values.to(x), constraints.to(x), told.ok.to(x).unsqueeze(-1)], -1)
 
 
-def _told(task: Task, rows: Tensor) -> Observations:
-    """What `_rows` put side by side."""
+def from_rows(task: Task, rows: Tensor) -> Observations:
+    """What `as_rows` put side by side, as points that were never asked."""
     d, m = task.dim, len(task.objectives)
     x, values, constraints, ok = rows.split([d, m, len(task.constraints), 1], -1)
     return Observations(
@@ -223,7 +223,7 @@ def _added(task: Task, pieces: list[Tensor]) -> Observations:
     d, m = task.dim, len(task.objectives)
     violation = np.maximum(table[:, d + m : -1], 0.0).sum(-1)
     order = np.lexsort((*table[:, : d + m].T, *([table[:, d]] if m == 1 else []), violation))
-    return _told(task, rows[torch.from_numpy(order).to(rows.device)])
+    return from_rows(task, rows[torch.from_numpy(order).to(rows.device)])
 
 
 def _recalls(task: Task) -> bool:
@@ -249,7 +249,7 @@ def _remember(task: Task, state: GenerationState, told: Observations) -> None:
     """Keep the results of points that had none: failures too, but not points that were given up."""
     if not told.has_values:
         return
-    results, rows = _results(task, state), _rows(task, told)
+    results, rows = _results(task, state), as_rows(task, told)
     new = []
     for k, (i, key) in enumerate(zip(told.ids.tolist(), _keys(told.x), strict=True)):
         if key not in results and i not in told.dropped:
@@ -277,7 +277,7 @@ def _recall(task: Task, state: GenerationState) -> None:
     slots = np.nonzero(known)[0]
     state.closed, state.x = known & False, state.asked.clone()
     if len(slots):
-        told = _told(task, torch.stack([results[keys[slot]] for slot in slots]))
+        told = from_rows(task, torch.stack([results[keys[slot]] for slot in slots]))
         _collect(task, state, told, np.arange(len(slots)), slots)
 
 

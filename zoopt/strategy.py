@@ -113,6 +113,10 @@ class Request:
             self._pending = self._pending()
         return self._pending
 
+    def limited(self, n: int | None, remaining: int | None) -> Request:
+        """The same call for at most n candidates, of a part of a hybrid that has so many evaluations left."""
+        return Request(n, self._pending, self.fixed, remaining)
+
 
 _STATES: dict[str, type[State]] = {}
 

@@ -241,7 +241,7 @@ _PLAIN: dict[Any, str] = {int: "a whole number", float: "a number", str: "a text
 def _value(value: Any, hint: Any, keys: Keys, report: Report) -> Any:
     """A field of a recipe, checked against its annotation; a table with a name becomes a recipe of its own."""
     members = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
-    recipes = [m for m in members if isinstance(m, type) and dataclasses.is_dataclass(m)]
+    recipes = [m for m in members if isinstance(origin := typing.get_origin(m) or m, type) and dataclasses.is_dataclass(origin)]
     if recipes and isinstance(value, Mapping):
         name = value.get("name")
         if not isinstance(name, str):
@@ -253,7 +253,7 @@ def _value(value: Any, hint: Any, keys: Keys, report: Report) -> Any:
         return _build(name, kind, rest, keys, (*keys, "name"), report)
     if report.dates(value, keys):
         return None
-    plain = tuple(m for m in members if m in _PLAIN or m is types.NoneType or typing.get_origin(m) is not None)
+    plain = tuple(m for m in members if m not in recipes and (m in _PLAIN or m is types.NoneType or typing.get_origin(m) is not None))
     if hint is Any or not plain:
         return value
     try:
