@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import MappingProxyType
 
 HERE = Path(__file__).parent
 PEERS = HERE.parent / ".venv-peers" / "bin" / "python"
@@ -87,9 +88,18 @@ def ratio_line(found: Mapping[str, list[Figures]], slow: str, fast: str, figure:
     return f"{slow + ' / ' + fast:<58} {figure:<5} {spread(ratios)}   goal {goal}"
 
 
-def begin(description: str, cases: Mapping[str, Case]) -> argparse.Namespace:
-    """The options, below the settings and the machine; a process that was started for one case runs it and ends here."""
-    given = parser(description).parse_args()
+def begin(description: str, cases: Mapping[str, Case], extra: Mapping[str, str] = MappingProxyType({})) -> argparse.Namespace:
+    """The options, below the settings and the machine; a process that was started for one case runs it and ends here.
+
+    Args:
+        description: The settings.
+        cases: What a process may be started for.
+        extra: Further options that take a text, and what they mean.
+    """
+    options = parser(description)
+    for name, meaning in extra.items():
+        options.add_argument(f"--{name}", default="", help=meaning)
+    given = options.parse_args()
     if given.case:
         write(json.dumps(cases[given.case](given.n, given.folder)))
         sys.exit(0)

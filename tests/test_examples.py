@@ -56,6 +56,13 @@ def test_the_picture_of_digits_svm_is_drawn_beside_a_run_and_not_before_there_is
         study.tell(study.ask(), 0.95)  # and it drives on
 
 
+def test_digits_network_learns_without_gradients(tmp_path: Path) -> None:
+    out = run(tmp_path, str(EXAMPLES / "digits_network" / "run.py"), "--quick")
+    with_cooling = next(line for line in out.splitlines() if line.startswith("64-10") and " yes " in line)
+    assert float(with_cooling.split()[4]) > 0.4  # a tenth by guessing, .9 after fifty epochs
+    assert (tmp_path / "accuracy.png").read_bytes().startswith(b"\x89PNG")
+
+
 def test_batched_torch_finds_the_parameters(tmp_path: Path) -> None:
     out = run(tmp_path, str(EXAMPLES / "batched_torch" / "run.py"))
     found = dict(line.split()[:2] for line in out.splitlines()[1:])

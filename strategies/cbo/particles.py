@@ -46,6 +46,7 @@ class CBOState(State):
         velocity: ``(*runs, N, d)``.
         best: Smallest value so far, ``(*runs,)``.
         waited: Steps since it became smaller, ``(*runs,)``.
+        still: Runs whose consensus point stands still, ``(*runs,)`` bool.
         order: Order in which mini-batches take the particles, ``(*runs, N)``.
         first: Where the mini-batch that is out begins in that order.
         held: What the step needs that waits for the value of the consensus point.
@@ -65,6 +66,7 @@ class CBOState(State):
     velocity: Tensor | None = None
     best: Tensor | None = None
     waited: Tensor | None = None
+    still: Tensor | None = None
     order: Tensor | None = None
     first: int = 0
     held: dict[str, Tensor] | None = None
@@ -110,6 +112,7 @@ class CBO(Generational):
     repeats: int = 1  # evaluations of each particle, whose mean counts, for noisy objectives
     cooling: int | None = None  # steps of an epoch: in epoch e the noise is divided by log2(e + 2), e = 0, 1, ...; None: no cooling
     patience: int | None = None  # steps without a better value after which the particles are shaken; None: never
+    standstill: float | None = None  # movement of the consensus point, in widths of the space, below which they are shaken; None: never
     restarts: bool = False  # begin again from new particles where all have met
     numbers: Numbers = "fresh"  # normal numbers of the noise: "fresh", or from a "table" that all runs share, in less time
     tolerance: float = 1e-12  # largest distance from the consensus point, in widths of the space, at which a run has converged
@@ -148,6 +151,7 @@ class CBO(Generational):
         refuse(self.repeats < 1, "repeats", "at least 1")
         refuse(self.cooling is not None and self.cooling < 1, "cooling", "at least 1 step")
         refuse(self.patience is not None and self.patience < 1, "patience", "at least 1 step")
+        refuse(self.standstill is not None and not 0 < self.standstill < math.inf, "standstill", "above 0")
         one_of("numbers", "fresh", "table")
         self._refuse_combinations()
 
@@ -220,6 +224,8 @@ class CBO(Generational):
             state.velocity = torch.zeros_like(x)
         if self.patience is not None:
             state.best, state.waited = torch.full_like(alpha, torch.inf), torch.zeros_like(alpha)
+        if self.standstill is not None:
+            state.still = torch.zeros_like(alpha, dtype=torch.bool)
         return state
 
     def propose(self, task: Task, inner: CBOState, random: Random) -> tuple[CBOState, Candidates]:
@@ -263,6 +269,8 @@ class CBO(Generational):
             inner.settled = (inner.alpha >= self.alpha_cap) & ~(inner.alpha * above.median(-1).values > _SHARPNESS)
         if self.effective() is None:
             inner.alpha.mul_(self.alpha_growth).clamp_max_(self.alpha_cap)
+        if self.standstill is not None and inner.steps:
+            inner.still = (inner.c - previous).abs().amax(-1) < self.standstill
         if inner.waited is not None:
             assert inner.best is not None
             better = low.squeeze(-1) < inner.best
@@ -448,15 +456,20 @@ class CBO(Generational):
         return inner.c.unsqueeze(-2) if inner.centres is None else inner.centres
 
     def _shake(self, task: Task, inner: CBOState, random: Random) -> None:
-        """Noise of a fixed size for runs that have waited too long for a better value."""
-        if self.patience is None:
+        """Noise for runs that have waited too long for a better value (of a fixed size), or whose consensus point stands still (s)."""
+        if self.patience is None and self.standstill is None:
             return
-        assert inner.waited is not None
-        over = inner.waited >= self.patience
+        size = torch.zeros_like(inner.alpha)
+        if self.patience is not None:
+            assert inner.waited is not None
+            over = inner.waited >= self.patience
+            size = torch.where(over, _SHAKE * math.sqrt(self.time_step()), size)
+            inner.waited = torch.where(over, 0.0, inner.waited)
+        if inner.still is not None:
+            size = torch.where(inner.still, self.spread(task.dim, inner.steps), size)
         z = random.child("shake").normal((self.particles, task.dim), runs=task.runs, dtype=torch.float32, device=task.device)
-        jump = z.to(inner.x.dtype).mul_(_SHAKE * math.sqrt(self.time_step())) * over[..., None, None]
+        jump = z.to(inner.x.dtype) * size.to(inner.x.dtype)[..., None, None]
         self._surface.move(task, inner.x, jump, torch.zeros_like(inner.x), 0.0, self.noise)
-        inner.waited = torch.where(over, 0.0, inner.waited)
 
     def _restart(self, task: Task, inner: CBOState, random: Random) -> None:
         """New particles for runs in which all have met."""
@@ -520,7 +533,7 @@ class CBO(Generational):
 
     def done(self, task: Task, state: GenerationState) -> Tensor | None:
         inner: CBOState = state.inner  # type: ignore[assignment]
-        if inner.steps == 0 or self.restarts:
+        if inner.steps == 0 or self.restarts or self.standstill is not None:
             return torch.zeros(task.runs, dtype=torch.bool, device=task.device)
         return self._over(inner)
 

@@ -709,6 +709,18 @@ def test_a_cloud_without_progress_is_shaken() -> None:
     assert shaken.ask(10).x.std(0).min() > 1e-3
 
 
+def test_a_consensus_point_that_stands_still_is_shaken() -> None:
+    """Mini-batches at once where they have met: Carrillo et al. (2021), section 3.2."""
+    space = Space({"x": Real(-1, 1, shape=(2,))})
+
+    def f(x: Tensor) -> Tensor:
+        return x.square().sum(-1)
+
+    met = CBO(particles=10, batch=5, sigma=0.5, dt=0.9, alpha=1e6, alpha_growth=1.0)
+    assert small(met, f, space, 60).ask(5).x.std(0).max() < 1e-4
+    assert small(replace(met, standstill=1e-3), f, space, 60).ask(5).x.std(0).min() > 1e-4
+
+
 # ---------------------------------------------------------------------- sampling, saddle points
 
 
@@ -781,7 +793,7 @@ VARIANTS = [
     CBO(memory=0.2),
     CBO(inertia=0.2),
     CBO(neighbourhood=0.3),
-    CBO(patience=2),
+    CBO(patience=2, standstill=0.01),
     CBO(repeats=2),
     CBO(surface="sphere"),
     CBO(surface="simplex"),
@@ -807,3 +819,16 @@ def test_every_variant_gives_the_same_bits_beside_any_runs(recipe: CBO, particle
         few = zoopt.minimize(f, recipe, space=space, evaluations=12 * particles, runs=runs)
         assert torch.equal(few.xs, many.xs[:runs])
         assert torch.equal(few.values, many.values[:runs])
+
+
+@pytest.mark.parametrize("options", [{}, {"noise": "isotropic"}, {"memory": 0.1}, {"neighbourhood": 0.3}, {"numbers": "table"}], ids=str)
+def test_the_number_of_threads_changes_nothing(options: dict[str, Any]) -> None:
+    before = torch.get_num_threads()
+    found = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            found.append(zoopt.minimize(Rastrigin(dim=20), CBO(particles=1000, **options), evaluations=20_000, runs=3, seed=1))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0].xs, found[1].xs)
