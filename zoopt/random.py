@@ -309,8 +309,14 @@ class Random:
         if not labels or not share:
             return np.empty((len(labels), share), dtype=dtype)
         if share >= _VERY_LONG:
-            rows = [_take(_engines.sfc(self._digest(kind, share, label)), share, dtype) for label in labels]
-            return rows[0] if len(rows) == 1 else np.stack(rows)
+            rows: _Array = np.empty((len(labels), share), dtype=dtype)
+            for row, label in zip(rows, labels, strict=True):
+                stream = _engines.sfc(self._digest(kind, share, label))
+                if dtype == "uint64":
+                    row[...] = _take(stream, share, dtype)
+                else:
+                    stream.random(out=row, dtype=rows.dtype.type)
+            return rows
         digest = self._digest(kind, share)
         per_block = 8 if dtype == "float32" else 4
         blocks = -(-share // per_block)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
 
-_BLOCK = 1 << 17  # coordinates moved at a time on the CPU: what they need stays in a core's cache, and in memory that is held anyway
+_BLOCK = 1 << 16  # coordinates moved at a time on the CPU: what they need stays in a core's cache, and in memory that is held anyway
 
 
 def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:

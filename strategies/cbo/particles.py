@@ -543,7 +543,9 @@ class CBO(Generational):
 
     def _largest_distance(self, inner: CBOState) -> Tensor:
         """Of a particle's coordinate from where it moves to, ``(*runs,)``."""
-        return (inner.x - self._towards(inner)).abs().amax((-1, -2))
+        if inner.centres is not None:
+            return (inner.x - inner.centres).abs().amax((-1, -2))
+        return torch.maximum(inner.x.amax(-2) - inner.c, inner.c - inner.x.amin(-2)).amax(-1)
 
     def info(self, task: Task, state: GenerationState) -> dict[str, float | str]:
         inner: CBOState = state.inner  # type: ignore[assignment]
