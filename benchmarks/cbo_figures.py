@@ -82,7 +82,7 @@ def polarized(runs: int) -> None:
     """Minimisers of Himmelblau's function, of four, that have a particle within 0.25 after 500 steps."""
     minimisers = torch.tensor([[3.0, 2.0], [-2.805118, 3.131312], [-3.779310, -3.283186], [3.584428, -1.848126]], dtype=F64)
     space = Space({"x": Real(-6, 6, shape=(2,))})
-    recipe = CBO(noise="isotropic", neighbourhood=0.4 / 12, sigma=1.0, dt=0.05, alpha=1.0, alpha_growth=1.02)
+    recipe = CBO(noise="isotropic", neighbourhood=0.4 / 12, sigma=1.2, dt=0.05, alpha=1.0, alpha_growth=1.02)
     counts = []
     for seed in range(runs // 4):
         study = Study(space, recipe, seed=seed, history="best")

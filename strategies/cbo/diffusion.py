@@ -59,7 +59,7 @@ def step(
         contraction: m, what is left of the distance after the drift; or one for each particle, ``(*runs, N, 1)``.
         spread: s, the size of the noise.
         noise: Which of the four.
-        root: A root of the covariance, ``(*runs, d, d)``, see ``covariance_root``.
+        root: A root of the covariance, ``(*runs, d, k)``, see ``covariance_root``.
         truncation: Largest distance that enters the noise; None: no limit.
 
     Returns:
@@ -72,7 +72,7 @@ def step(
     if noise == "covariance":
         if root is None:
             raise ValueError("noise='covariance' needs a root of the covariance.")
-        z = by_run(torch.matmul, z, root.mT)
+        z = by_run(torch.matmul, z[..., : root.shape[-1]], root.mT)
     elif noise != "constant":
         size = away.abs() if noise == "anisotropic" else torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         z = z.mul_(size if truncation is None else size.clamp_max(truncation))
@@ -80,16 +80,18 @@ def step(
 
 
 def covariance_root(away: Tensor, weights: Tensor) -> Tensor:
-    """A root R of the weighted covariance ``sum_i w_i D_i D_i^T = R R^T`` of the particles, ``(*runs, d, d)``.
+    """A root R of the weighted covariance ``sum_i w_i D_i D_i^T = R R^T`` of the particles, ``(*runs, d, k)`` with ``k = min(N, d)``.
+
+    By a QR factorisation of the weighted distances, whose covariance is never formed: small axes keep their digits, and no device is
+    asked whether it succeeded.
 
     Args:
         away: Distances from the consensus point, ``(*runs, N, d)``.
         weights: ``(*runs, N)``.
     """
-    w = weights.to(away.dtype).unsqueeze(-1)
-    covariance = by_run(torch.matmul, (away * w).mT, away)
-    values, vectors = by_run(torch.linalg.eigh, covariance)
-    root: Tensor = vectors * values.clamp_min(0.0).sqrt().unsqueeze(-2)
+    rows = away * weights.clamp_min(0.0).sqrt().to(away.dtype).unsqueeze(-1)
+    _, upper = by_run(lambda matrix: torch.linalg.qr(matrix, mode="r"), rows)
+    root: Tensor = upper.mT
     return root
 
 

@@ -407,7 +407,7 @@ class CBO(Generational):
             each = c.flatten(0, -3) if task.runs else c.unsqueeze(0)
             one = each.shape[-2] == 1
             rates = contraction.reshape(-1, n, 1) if isinstance(contraction, Tensor) else None
-            roots = None if root is None else root.reshape(-1, task.dim, task.dim)
+            roots = None if root is None else root.reshape(-1, *root.shape[-2:])
 
             def move_block(block: Tensor, z: Tensor, at: tuple[slice, slice]) -> None:
                 own = at[0]
