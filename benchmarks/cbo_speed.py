@@ -3,6 +3,7 @@
 Settings: Rastrigin (shifted) in d dimensions on a box, N particles, M runs; anisotropic noise, dt = 0.01, sigma = 10.1, one thread, CPU
 time. The bare loop is what any implementation must do: normal numbers, lerp, fold, bmm, softmax, the objective. "strategy" calls ask, the
 objective and tell; "minimize" is the whole of zoopt.minimize (best tracking, checks); "study" a Study with history="best", one run.
+"table" reads the noise from a table; "compiled" besides compiles the objective with torch (--compiled yes; needs a C++ compiler).
 CBXpy 1.0.4 with f_dim="3D" and tracking off, on numpy float64 and on torch float32; it does not keep the particles in the box. Every
 round runs all cases for about the same time; ratios are the median over the rounds.
 """
@@ -29,6 +30,7 @@ from zoopt.strategies import CBO
 from zoopt.strategy import Request, Task
 
 SIZES = [(20, 1000, 10), (100, 1000, 10), (1000, 1000, 1), (20, 100, 1), (20, 10_000, 1)]  # (d, N, M)
+CELLS = [(d, n, m) for d in (2, 20, 100, 1000) for n in (100, 1000, 10_000) for m in (1, 10, 100) if d * n * m <= 10_000_000]
 Steps = Callable[[int], None]
 
 
@@ -56,8 +58,8 @@ def bare(d: int, n: int, m: int, dtype: torch.dtype) -> Steps:
     return steps
 
 
-def strategy(d: int, n: int, m: int, dtype: torch.dtype, **options: Any) -> Steps:
-    """ask, evaluate, tell."""
+def strategy(d: int, n: int, m: int, dtype: torch.dtype, objective: Callable[[Tensor], Tensor] | None = None, **options: Any) -> Steps:
+    """ask, evaluate, tell; an objective of its own takes points of the unit cube."""
     problem, recipe = Rastrigin(dim=d), CBO(particles=n, **options)
     task = Task(problem.space, runs=(m,), dtype=dtype)
     low, width = problem.space.affine(dtype, torch.device("cpu")) or (torch.zeros(()), torch.ones(()))
@@ -69,12 +71,26 @@ def strategy(d: int, n: int, m: int, dtype: torch.dtype, **options: Any) -> Step
         nonlocal state, call
         for _ in range(count):
             state, out = recipe.ask(task, state, Request(), key.at(call))
-            values = problem(torch.addcmul(low, out.x, width))
+            values = problem(torch.addcmul(low, out.x, width)) if objective is None else objective(out.x)
             told = Observations(range(n), out.x, values.unsqueeze(-1), columns=out.columns, dtype=dtype)
             state = recipe.tell(task, state, told, key.at(call + 1))
             call += 2
 
     return steps
+
+
+def compiled(d: int, n: int, m: int, dtype: torch.dtype) -> Steps:
+    """The quickest way: numbers from a table, and the objective, with the way from the unit cube, compiled by torch."""
+    problem = Rastrigin(dim=d)
+    low, width = problem.space.affine(dtype, torch.device("cpu")) or (torch.zeros(()), torch.ones(()))
+    optimum = torch.tensor(problem.optimum.x[0], dtype=dtype)
+
+    def objective(x: Tensor) -> Tensor:
+        z = torch.addcmul(low, x, width) - optimum
+        wave = torch.sin(math.pi * z)
+        return (20.0 * wave * wave + z * z).sum(-1)
+
+    return strategy(d, n, m, dtype, torch.compile(objective, dynamic=False), numbers="table")
 
 
 def minimize(d: int, n: int, m: int, dtype: torch.dtype) -> Steps:
@@ -159,6 +175,7 @@ RATIOS = [
     ("strategy, float32", "minimize, float32", ">= 0.95"),
     ("strategy, float64", "minimize, float64", ">= 0.95"),
     ("strategy, float64", "study, float64", ">= 0.8 at (20, 10000, 1)"),
+    ("CBXpy torch float32", "strategy, float64", "ahead"),
 ]
 
 
@@ -170,10 +187,18 @@ def cpu(steps: Steps, count: int) -> float:
 
 def main() -> None:
     """Run all sizes and print a table for each."""
-    given = begin(__doc__ or "", {})
+    given = begin(
+        __doc__ or "", {}, {"sizes": "'cells' for all cells of the table of sizes, with fewer cases", "compiled": "'yes' to compile, too"}
+    )
     torch.set_num_threads(1)
-    for d, n, m in SIZES[:1] if given.quick else SIZES:
-        cases = {name: make(d, n, m) for name, make in CASES.items() if m == 1 or not name.startswith("study")}
+    if given.compiled:
+        CASES["strategy, table, compiled, float32"] = lambda d, n, m: compiled(d, n, m, F32)
+        RATIOS.insert(4, ("CBXpy numpy", "strategy, table, compiled, float32", ">= 11"))
+        RATIOS.insert(5, ("CBXpy torch float32", "strategy, table, compiled, float32", ">= 4"))
+    some = ("strategy, float32", "strategy, float64", "CBXpy numpy", "CBXpy torch float32")
+    for d, n, m in CELLS if given.sizes == "cells" else SIZES[:1] if given.quick else SIZES:
+        fitting = {name: make for name, make in CASES.items() if given.sizes != "cells" or name in some}
+        cases = {name: make(d, n, m) for name, make in fitting.items() if m == 1 or not name.startswith("study")}
         counts = {}
         for name, steps in cases.items():
             cpu(steps, 3)

@@ -63,9 +63,9 @@ class AutoCBO(Strategy[AutoState]):
             return last
         search = CBO(particles=max(20, round(_SEARCH[0] * budget / _STEPS)))
         valleys = CBO(noise="covariance", particles=max(50, round(_VALLEYS * budget / _ROUNDS)), sample_size=0.2)
-        left = 1.0 - sum(_SEARCH)
-        end = Relay(valleys, last, share=_VALLEYS / left)
-        return Relay(search, Relay(search, end, share=_SEARCH[1] / (1.0 - _SEARCH[0])), share=_SEARCH[0])
+        searches, before = sum(_SEARCH), sum(_SEARCH) + _VALLEYS
+        twice = Relay(search, search, share=_SEARCH[0] / searches, carry=0)  # none of the searches knows what the others have found
+        return Relay(Relay(twice, valleys, share=searches / before, carry=0), last, share=before)
 
     def begin(self, task: Task, random: Random) -> AutoState:
         return AutoState()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+SHARPNESS = 30.0  # alpha (median - smallest value) at the first step, where nothing is said of alpha
 _LINE = 64  # bytes of a cache line; kernels round differently where a matrix begins elsewhere within one
 _EXACT = ("cpu", "meta")  # devices on which the product of aligned matrices of a batch is that of each alone, to the bit
 _HALVINGS = 40  # of the interval in which alpha is looked for; 80 octaves to 1e-10 of one
@@ -148,7 +149,7 @@ def aligned(x: Tensor) -> Tensor:
     return storage.as_strided((*runs, n, d), (*strides, d, 1)).copy_(x)
 
 
-def first_alpha(above: Tensor, scale: float) -> Tensor:
+def first_alpha(above: Tensor, scale: float = SHARPNESS) -> Tensor:
     """``scale / (median f - min f)``: an inverse temperature that does not depend on the units of the objective, ``(*runs,)``.
 
     Where half of the particles failed or are equally good, the largest finite difference stands in for the median's, and 1 for

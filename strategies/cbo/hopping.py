@@ -62,6 +62,10 @@ class ConsensusHopping(Generational):
         alpha = torch.zeros(task.runs, dtype=torch.float64, device=task.device)
         return HoppingState(start.expand(*task.runs, task.dim).clone(), alpha)
 
+    def learn_added(self, task: Task, inner: HoppingState, added: Observations, random: Random) -> HoppingState:
+        inner.c = added.x[0].to(inner.c).expand_as(inner.c).clone()  # from the best of them
+        return inner
+
     def propose(self, task: Task, inner: HoppingState, random: Random) -> tuple[HoppingState, Candidates]:
         z = random.child("cloud").normal((self.particles, task.dim), runs=task.runs, dtype=task.dtype, device=task.device)
         sigma = self.sigma * self.shrink**inner.steps
@@ -70,7 +74,7 @@ class ConsensusHopping(Generational):
     def update(self, task: Task, inner: HoppingState, generation: Observations, random: Random) -> HoppingState:
         above, low = level(generation.ranks if task.constraints else generation.values[..., 0])
         if inner.steps == 0:
-            inner.alpha = first_alpha(above, 30.0) if self.alpha is None else torch.full_like(inner.alpha, self.alpha)
+            inner.alpha = first_alpha(above) if self.alpha is None else torch.full_like(inner.alpha, self.alpha)
         inner.c, _ = consensus(aligned(generation.x), above, low, inner.alpha, inner.c)
         inner.steps += 1
         return inner

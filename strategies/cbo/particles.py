@@ -12,7 +12,7 @@ from torch import Tensor
 from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 from zoopt.generation import Generational, GenerationState
-from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, level, local_consensus
+from zoopt.strategies.cbo.consensus import SHARPNESS, aligned, alpha_for_sample_size, consensus, first_alpha, level, local_consensus
 from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, in_blocks, interpolate, step
 from zoopt.strategies.cbo.folding import fold
 from zoopt.strategies.cbo.numbers import Numbers, Table, fresh
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 _ENOUGH = 8000  # normal numbers of a run from which a draw for one step is cheap; smaller steps draw several at once
 _LOOK = 50  # steps between looks at whether a run has converged
-_SHARPNESS = 30.0  # alpha (median - smallest value) at the first step
 _SHAKE = 0.1  # size of the noise that shakes a cloud without progress, a unit of time
 
 
@@ -81,7 +80,8 @@ class CBO(Generational):
 
     For cheap, batched objectives with many local minima and 10,000 evaluations and more; excellent where coordinates matter each
     by themselves (Rastrigin, Ackley, Levy); with ``noise="covariance"`` also on rotated ones. Weak in ill-conditioned valleys (use
-    cma-es there). All runs and particles move as one tensor, on any device.
+    cma-es there). All runs and particles move as one tensor, on any device. Results that are added before the first ask start it: the
+    best of them are particles, up to half of all. Results added later teach it nothing.
 
     Reference: Pinnau, Totzeck, Tse, Martin, M3AS 27(1), 2017; anisotropic noise and mini-batches: Carrillo, Jin, Li, Zhu, ESAIM: COCV
     27, 2021; as a relaxation of gradient descent: Riedl, Klock, Geldhauser, Fornasier, arXiv:2306.09778; memory and gradients:
@@ -228,6 +228,13 @@ class CBO(Generational):
             state.still = torch.zeros_like(alpha, dtype=torch.bool)
         return state
 
+    def learn_added(self, task: Task, inner: CBOState, added: Observations, random: Random) -> CBOState:
+        k = min(added.n, self.particles // 2)  # the others keep looking elsewhere
+        inner.x[..., :k, :] = self._surface.decode(task, added.x[:k]).to(inner.x)
+        if inner.own is not None:
+            inner.own.copy_(inner.x)
+        return inner
+
     def propose(self, task: Task, inner: CBOState, random: Random) -> tuple[CBOState, Candidates]:
         if inner.held is not None:
             points = inner.c.unsqueeze(-2)
@@ -266,7 +273,7 @@ class CBO(Generational):
             leader = above.argmin(-1)[..., None, None].expand(*above.shape[:-1], 1, task.dim)
             inner.c = inner.centres.gather(-2, leader).squeeze(-2)  # theirs who has the best value
         if inner.steps % _LOOK == 0:
-            inner.settled = (inner.alpha >= self.alpha_cap) & ~(inner.alpha * above.median(-1).values > _SHARPNESS)
+            inner.settled = (inner.alpha >= self.alpha_cap) & ~(inner.alpha * above.median(-1).values > SHARPNESS)
         if self.effective() is None:
             inner.alpha.mul_(self.alpha_growth).clamp_max_(self.alpha_cap)
         if self.standstill is not None and inner.steps:
@@ -300,7 +307,7 @@ class CBO(Generational):
         if size is not None:
             inner.alpha = alpha_for_sample_size(above, size).clamp_max(self.alpha_cap)
         elif inner.steps == 0 or self.restarts:
-            first = torch.full_like(inner.alpha, self.alpha) if self.alpha is not None else first_alpha(above, _SHARPNESS)
+            first = torch.full_like(inner.alpha, self.alpha) if self.alpha is not None else first_alpha(above)
             inner.alpha = torch.where(inner.alpha == 0, first.clamp_max(self.alpha_cap), inner.alpha)
 
     def _remember(self, inner: CBOState, x: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:

@@ -838,3 +838,18 @@ def test_the_number_of_threads_changes_nothing(options: dict[str, Any]) -> None:
     finally:
         torch.set_num_threads(before)
     assert torch.equal(found[0].xs, found[1].xs)
+
+
+@pytest.mark.parametrize("recipe", [CBO(particles=10), CBO(particles=10, memory=0.1), ConsensusHopping(particles=10, sigma=0.01)], ids=str)
+def test_it_starts_from_what_is_known(recipe: Any) -> None:
+    space = Space({"x": Real(-1, 1, shape=(2,))})
+    study = Study(space, recipe, seed=0)
+    study.add({"x": [0.5, 0.25]}, 1.0)
+    study.add({"x": [0.9, 0.9]}, 7.0)
+    first = study.ask(10).x
+    known = torch.tensor([0.5, 0.25], dtype=F64)
+    if isinstance(recipe, CBO):
+        assert torch.allclose(first[0], known)
+        assert first[2:].std() > 0.2
+    else:
+        assert (first - known).abs().max() < 0.1
