@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -22,6 +21,7 @@ from zoopt.strategies.bo.models import Data, Promise, best_first, scaled_to_unit
 from zoopt.strategies.bo.search import Search
 from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
 from zoopt.surrogates.base import Surrogate, TrainingData
+from zoopt.threads import one_thread
 
 _F64 = torch.float64
 _MANY_POINTS = 500  # from here on a factorisation gains from more than one thread
@@ -270,23 +270,11 @@ def _host(x: Tensor) -> Tensor:
     return x.detach().to("cpu", _F64)
 
 
-@cache
-def _openmp() -> Any:
-    from threadpoolctl import ThreadpoolController
-
-    return ThreadpoolController().select(user_api="openmp")
-
-
 @contextmanager
 def _few_threads(n: int) -> Iterator[None]:
-    """One thread while covariances of ``n`` points are factorised, unless they are many: more make it several times slower.
-
-    The number of OpenMP threads belongs to the calling thread, and MKL follows it. ``torch.set_num_threads`` would set
-    that of other threads too: of those that begin in the meantime, and MKL's for all.
-    """
+    """One thread while covariances of ``n`` points are factorised, unless they are many: more make it several times slower."""
     if n > _MANY_POINTS:
         yield
         return
-    torch.get_num_threads()  # torch sets a thread up when it is first used, and would undo the limit
-    with _openmp().limit(limits=1):
+    with one_thread():
         yield

@@ -9,11 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from zoopt.threads import one_thread
+
 SHARPNESS = 30.0  # alpha (median - smallest value) at the first step, where nothing is said of alpha
 _LINE = 64  # bytes of a cache line; kernels round differently where a matrix begins elsewhere within one
-_EXACT = ("cpu", "meta")  # devices on which the product of aligned matrices of a batch is that of each alone, to the bit
-_HALVINGS = 40  # of the interval in which alpha is looked for; 80 octaves to 1e-10 of one
-_OCTAVES = 40.0
+_EXACT = ("cpu", "meta")  # devices on which aligned vectors times aligned matrices are the same in a batch as alone, to the bit
+_HALVINGS = 40  # of the octaves in which alpha is looked for; 80 octaves to 1e-10 of one
+_SHARPEST = 2.0**40  # alpha that is looked for, and one over the least
 
 
 def level(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,10 +84,14 @@ def local_consensus(x: Tensor, above: Tensor, alpha: Tensor, width: float) -> Te
     Returns:
         ``(*runs, N, d)``.
     """
-    square = x.square().sum(-1)
-    apart = square.unsqueeze(-1) + square.unsqueeze(-2) - 2.0 * by_run(torch.matmul, x, x.mT)
-    near = torch.softmax((apart.clamp_min_(0.0).double() / (-2.0 * width**2)) - (above * alpha.unsqueeze(-1)).unsqueeze(-2), -1)
-    centres: Tensor = by_run(torch.matmul, near.to(x.dtype), x)
+
+    def of_run(x: Tensor, raised: Tensor) -> Tensor:
+        square = x.square().sum(-1)
+        apart = square.unsqueeze(-1) + square.unsqueeze(-2) - 2.0 * (x @ x.mT)
+        near = torch.softmax((apart.clamp_min_(0.0).double() / (-2.0 * width**2)) - raised, -1)
+        return near.to(x.dtype) @ x
+
+    centres: Tensor = by_run(of_run, x, above * alpha.unsqueeze(-1))
     return torch.where(torch.isnan(centres), x, centres)  # every particle of the run failed
 
 
@@ -94,7 +100,8 @@ def mean(x: Tensor, weights: Tensor) -> Tensor:
     *runs, n, d = x.shape
     w = weights.to(x.dtype)
     if x.device.type in _EXACT:
-        return torch.bmm(w.reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
+        with one_thread():
+            return torch.bmm(aligned(w.unsqueeze(-2)).reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
     return _sum(x * w.unsqueeze(-1))
 
 
@@ -112,21 +119,24 @@ def _sum(x: Tensor) -> Tensor:
     return x[..., 0, :]
 
 
-def by_run(function: Callable[..., Any], *matrices: Tensor) -> Any:
-    """A function of batches of matrices, called so that a run's bits do not depend on the others: where they would, run by run.
+def by_run(function: Callable[..., Any], *tensors: Tensor) -> Any:
+    """A function of a run's tensors, called run by run on copies of them, so that a run's bits do not depend on the others.
+
+    How a library multiplies a batch of matrices depends on how many there are, on how many threads it may use, and on some processors
+    on where in memory each begins.
 
     Args:
-        function: Takes ``(*runs, a, b)`` tensors and gives one such or a tuple of them.
-        matrices: ``(*runs, a, b)`` each.
+        function: Takes tensors of one run and gives such a tensor.
+        tensors: ``(*runs, ...)`` each, with the runs of the first, whose last two dimensions are a run's.
     """
-    *runs, _, _ = matrices[0].shape
-    if not runs or matrices[0].device.type in _EXACT:
-        return function(*matrices)
-    flat = [matrix.reshape(-1, *matrix.shape[-2:]) for matrix in matrices]
-    each = [function(*(matrix[m] for matrix in flat)) for m in range(math.prod(runs))]
-    if isinstance(each[0], Tensor):
-        return torch.stack(each).view(*runs, *each[0].shape)
-    return tuple(torch.stack(parts).view(*runs, *parts[0].shape) for parts in zip(*each, strict=True))
+    *runs, _, _ = tensors[0].shape
+    if not runs:
+        with one_thread():
+            return function(*tensors)
+    flat = [tensor.flatten(0, len(runs) - 1) for tensor in tensors]
+    with one_thread():
+        each = torch.stack([function(*(tensor[m].clone() for tensor in flat)) for m in range(math.prod(runs))])
+    return each.view(*runs, *each.shape[1:])
 
 
 def aligned(x: Tensor) -> Tensor:
@@ -171,12 +181,12 @@ def alpha_for_sample_size(above: Tensor, fraction: float) -> Tensor:
         fraction: Between 0 and 1.
     """
     wanted = fraction * above.shape[-1]
-    low = torch.full(above.shape[:-1], -_OCTAVES, dtype=above.dtype, device=above.device)
-    high = torch.full_like(low, _OCTAVES)
+    low = torch.full(above.shape[:-1], 1.0 / _SHARPEST, dtype=above.dtype, device=above.device)
+    high = torch.full_like(low, _SHARPEST)
     above = torch.where(torch.isfinite(above), above, torch.inf)
     for _ in range(_HALVINGS):
-        octave = (low + high) / 2
-        size = 1.0 / gibbs(above, torch.exp2(octave)).square().sum(-1)
+        alpha = (low * high).sqrt()  # the middle octave; rounded as IEEE 754 says, in a vector or alone
+        size = 1.0 / gibbs(above, alpha).square().sum(-1)
         many = size > wanted  # the weights are too even: sharper ones are needed
-        low, high = torch.where(many, octave, low), torch.where(many, high, octave)
-    return torch.exp2((low + high) / 2)
+        low, high = torch.where(many, alpha, low), torch.where(many, high, alpha)
+    return (low * high).sqrt()

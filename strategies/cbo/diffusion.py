@@ -72,7 +72,7 @@ def step(
     if noise == "covariance":
         if root is None:
             raise ValueError("noise='covariance' needs a root of the covariance.")
-        z = by_run(torch.matmul, z[..., : root.shape[-1]], root.mT)
+        z = by_run(lambda z, root: z @ root.mT, z[..., : root.shape[-1]], root)
     elif noise != "constant":
         size = away.abs() if noise == "anisotropic" else torch.linalg.vector_norm(away, dim=-1, keepdim=True)
         z = z.mul_(size if truncation is None else size.clamp_max(truncation))
@@ -90,8 +90,7 @@ def covariance_root(away: Tensor, weights: Tensor) -> Tensor:
         weights: ``(*runs, N)``.
     """
     rows = away * weights.clamp_min(0.0).sqrt().to(away.dtype).unsqueeze(-1)
-    _, upper = by_run(lambda matrix: torch.linalg.qr(matrix, mode="r"), rows)
-    root: Tensor = upper.mT
+    root: Tensor = by_run(lambda matrix: torch.linalg.qr(matrix, mode="r").R, rows).mT
     return root
 
 

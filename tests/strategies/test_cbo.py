@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -825,6 +829,50 @@ def test_every_variant_gives_the_same_bits_beside_any_runs(recipe: CBO, particle
         few = zoopt.minimize(f, recipe, space=space, evaluations=12 * particles, runs=runs)
         assert torch.equal(few.xs, many.xs[:runs])
         assert torch.equal(few.values, many.values[:runs])
+
+
+OTHER_PROCESSORS = """
+import sys
+import torch
+import zoopt
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from zoopt.problems import Rastrigin
+from test_cbo import VARIANTS
+
+for recipe in (*VARIANTS, zoopt.strategies.CBO(), zoopt.strategies.CBO(correction="smooth")):
+    for particles, dim in ((24, 1), (33, 7), (999, 13)):
+        problem = Rastrigin(dim=dim)
+        if getattr(recipe, "maximised", None) or getattr(recipe, "surface", "box") != "box" and dim == 1:
+            continue
+
+        def best(runs, threads):
+            torch.set_num_threads(threads)
+            return zoopt.minimize(problem, replace(recipe, particles=particles), evaluations=8 * particles, runs=runs).xs
+
+        whole = best(10, 2)
+        for runs, threads in ((1, 1), (1, 2), (3, 2), (10, 1)):
+            if not torch.equal(best(runs, threads), whole[:runs]):
+                print(type(recipe).__name__, recipe.noise, particles, dim, runs, threads)
+"""
+
+
+@pytest.mark.parametrize("instructions", ["AVX512", "AVX2", "SSE4_2"])
+def test_the_bits_of_a_run_are_its_own_on_processors_with_other_instructions(instructions: str) -> None:
+    """Where kernels differ by the place of a matrix in memory, by the size of the batch and by the number of threads."""
+    environment = {
+        **os.environ,
+        "MKL_ENABLE_INSTRUCTIONS": instructions,
+        "ATEN_CPU_CAPABILITY": "avx512" if instructions == "AVX512" else "avx2",
+        "OMP_NUM_THREADS": "2",
+        "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
+    }
+    ran = subprocess.run([sys.executable, "-c", OTHER_PROCESSORS], env=environment, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert "0" not in ran.stdout, ran.stdout
 
 
 @pytest.mark.parametrize("options", [{}, {"noise": "isotropic"}, {"memory": 0.1}, {"neighbourhood": 0.3}, {"numbers": "table"}], ids=str)
