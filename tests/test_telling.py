@@ -47,6 +47,7 @@ class Log(Strategy[LogState]):
                 "values": o.values.tolist() if o.has_values else None,
                 "ok": o.ok.tolist(),
                 "dropped": list(o.dropped),
+                "as_asked": o.as_asked,
                 **{name: getattr(o, name) for name in ("constraints", "noise", "gradients")},
             }
         )
@@ -167,6 +168,32 @@ def test_pieces_of_several_batches_late_and_mixed() -> None:
     s.tell([0, 2, 4], [0.0, 2.0, 4.0])
     assert s.history()["value"].tolist() == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
     assert s.pending == []
+
+
+def test_a_strategy_is_told_where_the_points_are_all_that_one_ask_gave() -> None:
+    s = study()
+    s.tell(s.ask(3)[[2, 0, 1]], [1.0, 2.0, 3.0])
+    batch = s.ask(3)
+    s.tell(batch[:2], [1.0, 2.0])
+    s.tell(batch[2:], [3.0])
+    s.tell(s.ask(2), [1.0, 2.0], at=[{"x": 0.5}, {}])
+    s.tell(s.ask(2), [1.0, math.nan])
+    s.fail(s.ask(2), "broken")
+    s.enqueue({"x": 0.0, "y": 1.0})
+    s.tell(s.ask(1), [1.0])
+    s.add({"x": 0.0, "y": 1.0}, 1.0)
+    assert [told["as_asked"] for told in log(s)] == [True, False, False, False, False, False, True, False, False]
+    outside = Study({"x": Real(-1, 3)}, Outside(), seed=0)
+    outside.tell(outside.ask(2), [1.0, 2.0])
+    assert [told["as_asked"] for told in log(outside)] == [False]
+
+
+@dataclass(frozen=True)
+class Outside(Log):
+    """Asks points that are not in the space."""
+
+    def ask(self, task: Task, state: LogState, request: Request, random: Random) -> tuple[LogState, Candidates]:
+        return state, Candidates(torch.full((request.n or 1, task.dim), 1.5, dtype=torch.float64))
 
 
 def test_the_same_again_is_nothing_new() -> None:

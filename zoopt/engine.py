@@ -110,8 +110,10 @@ class Engine:
 
     def valid(
         self, candidates: Candidates, n: int, fixed: Mapping[int, float] | None, seen: set[int]
-    ) -> tuple[Array, Mapping[str, Column]]:
+    ) -> tuple[Array, Mapping[str, Column], bool]:
         """What the last ask gave, copied: points that are inside the space whatever the strategy did, ``(1..n, d)``, and columns.
+
+        The last of the three says whether these are the strategy's points to the bit.
 
         Raises:
             StrategyError: It is not what a strategy must give.
@@ -135,16 +137,18 @@ class Engine:
             raise StrategyError(f"{name}.ask() must give x of shape (1..{n}, {space.dim}); got {tuple(shape)}.")
         if fixed:
             x[:, list(fixed)] = list(fixed.values())
+        same = not fixed
         if not (space.box and _in_unit_box(x)):
+            same = False
             if not np.isfinite(x).all():
                 raise StrategyError(f"{type(self.strategy).__name__}.ask() gave a point that is not finite.")
             x = np.array(space.repair(torch.from_numpy(x), self._asking.child("study")).numpy())
         if not task.deterministic:
-            return x, columns
+            return x, columns, same
         fresh = self._fresh(x, fixed, seen)
         if len(fresh) < len(x):
             columns = {name: column[: len(fresh)] for name, column in columns.items()}
-        return fresh, columns
+        return fresh, columns, False
 
     def kept(self, columns: Mapping[str, Column], n: int) -> dict[str, Column]:
         """Copies of the columns of n points, which may alias the strategy's state.
@@ -254,17 +258,18 @@ class Engine:
             gradients: In problem units, ``(m, d)`` each.
         """
         columns: Any = None
+        as_asked = False
         if x is None:
             parts, missing = ledger.parts(ids)
             if len(parts) == 1 and not missing and len(parts[0][1]) == parts[0][0].n:
-                x, columns = parts[0][0].x, parts[0][0].columns
+                x, columns, as_asked = parts[0][0].x, parts[0][0].columns, parts[0][0].as_proposed
             elif not missing:
                 x = np.concatenate([batch.x[rows] for batch, rows in parts])
                 columns = lambda: gather(parts)  # noqa: E731
             else:  # some are finished already (ranked again): their columns are gone, their points are known
                 x = np.stack([point for i in ids.tolist() if (point := ledger.point_of(i)) is not None])
         if settings and not settings.keys().isdisjoint(ids.tolist()):
-            x = x.copy()
+            x, as_asked = x.copy(), False
             for k, i in enumerate(ids.tolist()):
                 if i in settings:
                     x[k] = settings[i]
@@ -292,6 +297,7 @@ class Engine:
             columns=columns,
             dtype=self.task.dtype,
             device=self.task.device,
+            as_asked=as_asked,
         )
 
     def given_up(self, x: Array, columns: Mapping[str, Column]) -> Observations:
@@ -311,7 +317,7 @@ def _in_unit_box(x: Array) -> bool:
         numbers = x.ravel().tolist()
         total = sum(numbers)
         return min(numbers) >= 0.0 and max(numbers) <= 1.0 and bool(total == total)
-    return bool(((x >= 0.0) & (x <= 1.0)).all())
+    return bool(x.min() >= 0.0 and x.max() <= 1.0)
 
 
 def padded(like: Column, n: int) -> Column:

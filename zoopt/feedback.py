@@ -184,6 +184,9 @@ class Observations:
     """Results of some candidates, in the order of their ids within one call.
 
     Tensors are made when they are first read, so that a strategy which does not look pays nothing for them.
+
+    Attributes:
+        as_asked: The points are known to be, to the bit and in this order, all that one ask gave; False where that is not known.
     """
 
     __slots__ = (
@@ -196,6 +199,7 @@ class Observations:
         "_ok",
         "_values",
         "_x",
+        "as_asked",
         "device",
         "dropped",
         "dtype",
@@ -217,6 +221,7 @@ class Observations:
         columns: Mapping[str, Column] | Callable[[], Mapping[str, Column]] | None = None,
         dtype: torch.dtype = torch.float64,
         device: torch.device | None = None,
+        as_asked: bool = False,
     ) -> None:
         self._ids = ids
         self._x = x
@@ -230,6 +235,7 @@ class Observations:
         self._columns = columns
         self.dtype = dtype
         self.device = device
+        self.as_asked = as_asked
         self._cache: dict[str, Tensor] | None = None
 
     def _made(self) -> dict[str, Tensor]:

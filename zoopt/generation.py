@@ -159,7 +159,8 @@ class Generational(Strategy[GenerationState]):
             return state  # added points, and results of generations that are closed already
         numbers = observations.column("generation")
         if state.closed is None and not observations.rankings and _whole(state, slots, numbers):
-            generation = observations if state.asked is state.proposed else _closed(task, state, observations)
+            unchanged = observations.as_asked and not task.runs
+            generation = _closed(task, state, observations) if unchanged or state.asked is not state.proposed else observations
         else:
             slots = np.asarray(slots)
             rows = np.nonzero((np.asarray(numbers) == state.number) & (slots >= 0) & (slots < state.size))[0]
@@ -339,10 +340,10 @@ def _whole(state: GenerationState, slots: Any, numbers: Any) -> bool:
 def _closed(task: Task, state: GenerationState, told: Observations) -> Observations:
     """The told generation with latent positions put back where the evaluated point is their repair."""
     assert state.asked is not None and state.proposed is not None
-    same = _as_asked(task, state, told.x)
+    x = state.proposed if told.as_asked else torch.where(_as_asked(task, state, told.x), state.proposed, told.x)
     return Observations(
         told.ids,
-        torch.where(same, state.proposed, told.x),
+        x,
         told.values,
         constraints=told.constraints,
         noise=told.noise,

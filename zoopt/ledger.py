@@ -36,18 +36,20 @@ class OpenBatch:
         start: Id of its first trial; the others follow.
         x: Encoded points as asked, ``(n, d)``.
         columns: What the strategy wants back with each point.
+        as_proposed: Whether the points are the strategy's own to the bit.
         left: How many are still pending.
         closed: ``(n,)`` bool, or None while none is closed.
         attempts: Evaluations begun so far by trial id, where more than one.
     """
 
-    __slots__ = ("attempts", "closed", "columns", "left", "n", "start", "x")
+    __slots__ = ("as_proposed", "attempts", "closed", "columns", "left", "n", "start", "x")
 
-    def __init__(self, start: int, x: Array, columns: Mapping[str, Column]) -> None:
+    def __init__(self, start: int, x: Array, columns: Mapping[str, Column], as_proposed: bool = False) -> None:
         self.start = start
         self.n = len(x)
         self.x = x
         self.columns = columns
+        self.as_proposed = as_proposed
         self.left = self.n
         self.closed: Array | None = None
         self.attempts: dict[int, int] | None = None
@@ -147,7 +149,7 @@ class Ledger:
 
     # ------------------------------------------------------------------ trials come and go
 
-    def append(self, x: Array, columns: Mapping[str, Column]) -> OpenBatch:
+    def append(self, x: Array, columns: Mapping[str, Column], as_proposed: bool = False) -> OpenBatch:
         """New pending trials at encoded ``x: (n, d)``; gives their batch."""
         n, first = len(x), self.next
         if self.table is not None:
@@ -156,7 +158,7 @@ class Ledger:
                 self.table.set_range("x", first, x)
         self.next = first + n
         self.counts[0] += n
-        self.open[first] = batch = OpenBatch(first, x, columns)
+        self.open[first] = batch = OpenBatch(first, x, columns, as_proposed)
         if n > 1:
             insort(self._starts, first)
         return batch

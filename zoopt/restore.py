@@ -587,7 +587,7 @@ def _ask_again(study: Study, entry: Entry) -> tuple[Array | None, Mapping[str, C
         if study.task.deterministic:  # duplicates were replaced by what had not been asked until then, or left out
             held = engine.kept(candidates.columns, len(candidates.x))
             return None if ledger.table is None else ledger.table.get("x", entry.ids), _first(held, n)
-        made, own = engine.valid(candidates, max(entry.asked or 0, n), fixed or None, ledger.seen)
+        made, own, _ = engine.valid(candidates, max(entry.asked or 0, n), fixed or None, ledger.seen)
     except StrategyError:
         return None, {}
     if len(made) > n:

@@ -323,14 +323,14 @@ class Study:
         except Exception as error:
             raise self._strategy_failed("ask", error) from error
         try:
-            x, columns = engine.valid(candidates, n, fixed, ledger.seen)
+            x, columns, same = engine.valid(candidates, n, fixed, ledger.seen)
         except Exhausted:
             self._ready = self._log is None and self._order is None  # the strategy asked, but nothing was handed out
             raise
         except Exception as error:
             raise self._strategy_failed("ask", error) from error
         note = {"context": {str(k): v for k, v in fixed.items()}} if fixed else None
-        return self._hand_out(x, columns, n, remaining, note)
+        return self._hand_out(x, columns, n, remaining, note, as_proposed=same)
 
     def _ask_queue(self, n: int, fixed: Mapping[int, float] | None) -> OpenBatch | None:
         """The next enqueued points that can be in this context; None where none can, and they wait for another one."""
@@ -359,13 +359,20 @@ class Study:
             self._contexts.add(key)
 
     def _hand_out(
-        self, x: Array, columns: Mapping[str, Column], asked: int, remaining: int | None, note: dict[str, Any] | None
+        self,
+        x: Array,
+        columns: Mapping[str, Column],
+        asked: int,
+        remaining: int | None,
+        note: dict[str, Any] | None,
+        *,
+        as_proposed: bool = False,
     ) -> OpenBatch:
         """Record an ask and open its batch."""
         first, n = self._ledger.next, len(x)
         if self._log is not None:
             self._commit([Entry("asked", np.arange(first, first + n), {"x": x, **columns}, asked, remaining, note)], sync=False)
-        batch = self._ledger.append(x, columns)
+        batch = self._ledger.append(x, columns, as_proposed)
         if self._order is not None:
             if note is None:
                 self._order.asked(first, n, asked, remaining)

@@ -100,8 +100,9 @@ def mean(x: Tensor, weights: Tensor) -> Tensor:
     *runs, n, d = x.shape
     w = weights.to(x.dtype)
     if x.device.type in _EXACT:
+        w = w.unsqueeze(-2)
         with one_thread():
-            return torch.bmm(aligned(w.unsqueeze(-2)).reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
+            return torch.bmm((w if math.prod(runs) == 1 else aligned(w)).reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
     return _sum(x * w.unsqueeze(-1))
 
 
