@@ -74,24 +74,39 @@ def curves(name: str, recipes: dict[str, CBO], problem: Problem, evaluations: in
     save(figure, name)
 
 
-def clouds(name: str, recipes: dict[str, CBO], space: Space, objective: Any, steps: int, level: bool = True) -> None:
-    """Where the particles are after some steps, in two dimensions."""
+def clouds(
+    name: str, recipes: dict[str, CBO], space: Space, objective: Any, steps: int, level: bool = True, limit: Any = None
+) -> None:
+    """Where the particles are after some steps, in two dimensions; what ``limit`` makes positive is infeasible, and grey."""
     figure, panels = plt.subplots(1, len(recipes), figsize=(2.6 * len(recipes), 2.8), squeeze=False)
     low, high = float(space.low[0]), float(space.high[0])
     grid = torch.linspace(low, high, 120, dtype=torch.float64)
     mesh = torch.stack(torch.meshgrid(grid, grid, indexing="xy"), -1)
     for axes, (label, recipe) in zip(panels[0], recipes.items(), strict=True):
-        study = Study(space, recipe, seed=2, history="best")
+        study = Study(space, recipe, seed=2, history="best", constraints=[] if limit is None else ["limit"])
         for _ in range(steps):
             batch = study.ask(10_000)
-            study.tell(batch, objective(batch.x))
+            study.tell(batch, objective(batch.x), constraints=None if limit is None else limit(batch.x).unsqueeze(-1))
         x = study.ask(10_000).x
         if level:
             axes.contour(grid, grid, torch.log1p(objective(mesh)), levels=12, colors="#cccccc", linewidths=0.5)
+        if limit is not None:
+            axes.contourf(grid, grid, limit(mesh), levels=[0.0, torch.inf], colors="#e0e0e0")
         axes.plot(x[:, 0], x[:, 1], ".", color=COLOURS[0], markersize=3)
         axes.set(title=label, xlim=(low, high), ylim=(low, high), aspect="equal")
         axes.title.set_fontsize(9)
         axes.tick_params(labelsize=7)
+    save(figure, name)
+
+
+def stops(name: str, tolerances: tuple[float, ...], problem: Problem) -> None:
+    """When runs end, and with which value, by the tolerance."""
+    figure, axes = plt.subplots(figsize=(5.2, 3.0))
+    for colour, tolerance in zip(COLOURS, tolerances, strict=False):
+        result = zoopt.minimize(problem, replace(BASE, tolerance=tolerance), evaluations=400_000, runs=RUNS, device="cpu")
+        axes.plot(result.evaluations, result.values.clamp_min(1e-16), ".", color=colour, label=f"tolerance = {tolerance:g}")
+    axes.set(yscale="log", xlabel="evaluations of a run", ylabel="best value at its end")
+    axes.legend(fontsize=8, frameon=False)
     save(figure, name)
 
 
@@ -152,7 +167,12 @@ def main() -> None:
     vary("batch", None, 50, 10, problem=easy, evaluations=30_000, sigma=3.0, alpha_growth=1.01)
     vary("repeats", 1, 4, 16, problem=easy, noise=10.0, alpha_growth=1.0, sigma=3.0)
     vary("cooling", None, 10, 50, problem=easy, noise=10.0, alpha_growth=1.0)
+    vary("batch_moves", "all", "batch", problem=easy, evaluations=30_000, sigma=3.0, alpha_growth=1.01, batch=10)
+    vary("reevaluate", False, True, problem=easy, noise=10.0, alpha_growth=1.0, memory=0.5, sigma=3.0, dt=0.1)
+    vary("numbers", "fresh", "table")
     vary("patience", None, 20, 5, alpha_growth=1.3)
+    vary("standstill", None, 1e-6, 1e-3, alpha_growth=1.3)
+    stops("tolerance", (1e-3, 1e-6, 1e-9, 1e-12), many)
     vary("restarts", False, True, particles=20)
     curves(
         "noise",
@@ -180,6 +200,15 @@ def main() -> None:
     def slope(x: Tensor) -> Tensor:
         return (x - torch.tensor([0.9, 0.5], dtype=torch.float64)).square().sum(-1)
 
+    steep = CBO(alpha_growth=1.02, sigma=3.0)
+    clouds(
+        "penalty",
+        {f"penalty = {nu}": replace(steep, penalty=nu) for nu in (10.0, 0.3, 0.01)} | {"penalty = None": steep},
+        unit,
+        slope,
+        150,
+        limit=lambda x: x.sum(-1) - 0.4,
+    )
     flat = CBO(alpha=1.0, alpha_growth=1.0, sigma=3.0)
     clouds("surface", {f"surface = {s!r}": replace(flat, surface=s) for s in ("box", "sphere", "simplex")}, unit, slope, 40)
 

@@ -11,16 +11,22 @@ from torch import Tensor
 
 from zoopt.space import Space
 
+_FAR = 1e8  # scales from the start
+
 
 def fold(x: Tensor, space: Space) -> Tensor:
-    """Encoded points moved into their bounds by reflection, in place; ``x: (*runs, N, d)``."""
+    """Encoded points moved into their bounds by reflection, in place; ``x: (*runs, N, d)``.
+
+    Where there are none, a noise that does not contract drives particles apart without end: they stay at ``_FAR``, which is finite in
+    every floating type.
+    """
     if space.box:
         return fold_unit(x, torch.empty_like(x))
     low, width, bounded = (torch.as_tensor(a).to(x.device, non_blocking=True) for a in _bounds(space))
     low, width = low.to(x.dtype), width.to(x.dtype)
     u = (x - low) / width
     u = u.sub_(torch.mul(u, 0.5).round_(), alpha=2.0).abs_()
-    return x.copy_(torch.where(bounded, low + u * width, x))
+    return x.copy_(torch.where(bounded, low + u * width, x.clamp(-_FAR, _FAR)))
 
 
 def fold_unit(x: Tensor, half: Tensor) -> Tensor:

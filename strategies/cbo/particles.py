@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from zoopt.errors import CapabilityError, ConfigError
-from zoopt.feedback import Candidates, Observations
+from zoopt.feedback import Candidates, Observations, rank_rows
 from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import SHARPNESS, aligned, alpha_for_sample_size, consensus, first_alpha, level, local_consensus
 from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, in_blocks, interpolate, step
@@ -132,7 +132,7 @@ class CBO(Generational):
         refuse(not self.drift > 0, "drift", "above 0")
         refuse(self.dt is not None and not self.dt > 0, "dt", "above 0")
         refuse(self.dt == math.inf and self.noise != "covariance", "dt", "finite, but for covariance noise")
-        refuse(self.sigma is not None and not 0 <= self.sigma < math.inf, "sigma", "0 or more")
+        refuse(self.sigma is not None and not 0 <= self.sigma <= 1e6, "sigma", "between 0 and 1e6")
         refuse(self.alpha is not None and not 0 < self.alpha < math.inf, "alpha", "above 0")
         refuse(not self.alpha_growth >= 1, "alpha_growth", "at least 1")
         refuse(not 0 < self.alpha_cap < math.inf, "alpha_cap", "above 0 and finite")
@@ -292,14 +292,22 @@ class CBO(Generational):
     def _values(self, task: Task, generation: Observations) -> Tensor:
         """What is minimised, ``(*runs, n)``, in double precision; +inf where the evaluation failed."""
         if task.constraints and self.penalty is None:
-            return generation.ranks.double()
+            if self.repeats == 1:
+                return generation.ranks.double()
+            constraints = None if generation.constraints is None else self._averaged(generation.constraints, -2)
+            ok = None if generation.all_ok else generation.ok.unflatten(-1, (-1, self.repeats)).all(-1)
+            return rank_rows(self._averaged(generation.values.double(), -2), constraints, ok)
         values = generation.values[..., 0].double()
         if task.constraints and generation.constraints is not None:
             violation = generation.constraints.double().clamp_min(0.0).square().sum(-1)
             values = values + violation / (self.penalty or 1.0)
             if not generation.all_ok:
                 values = torch.where(generation.ok, values, torch.inf)
-        return values if self.repeats == 1 else values.unflatten(-1, (-1, self.repeats)).mean(-1)
+        return values if self.repeats == 1 else self._averaged(values, -1)
+
+    def _averaged(self, each: Tensor, dim: int) -> Tensor:
+        """The mean over the evaluations of each particle."""
+        return each.unflatten(dim, (-1, self.repeats)).mean(dim)
 
     def _temper(self, inner: CBOState, above: Tensor) -> None:
         """The inverse temperature of this step."""
@@ -345,7 +353,7 @@ class CBO(Generational):
             return {}
         if generation.gradients is not None:
             slopes = generation.gradients[..., 0, :]
-            slopes = slopes if self.repeats == 1 else slopes.unflatten(-2, (-1, self.repeats)).mean(-2)
+            slopes = slopes if self.repeats == 1 else self._averaged(slopes, -2)
         elif hasattr(task.problem, "gradient"):
             slopes = task.problem.gradient(task.space.decode(told))[..., 0, :] * task.space.decoding_slopes(told)
         else:

@@ -677,6 +677,21 @@ def test_outcome_constraints_by_order_or_by_penalty(penalty: float | None) -> No
 # ---------------------------------------------------------------------- noisy objectives
 
 
+def test_under_constraints_the_means_of_the_repeats_are_ordered() -> None:
+    """With weights that only the best particle has, the consensus point is the particle whose mean is best among feasible means."""
+    recipe = CBO(particles=4, repeats=2, alpha=1e6)
+    study = Study({"x": Real(0, 1)}, recipe, constraints=["heat"], seed=0)
+    batch = study.ask(8)
+    x = batch.x[::2, 0]
+    values = [5.0, 1.0, 2.0, 2.5, 0.0, 0.1, 1.0, 1.0]  # means 3, 2.25, 0.05, 1
+    heat = [[-1.0], [-1.0], [-3.0], [1.0], [-1.0], [3.0], [-1.0], [-1.0]]  # means -1, -1, 1, -1
+    study.tell(batch, values, constraints=heat)
+    assert study.recommended is not None
+    assert study.recommended.params["x"] == pytest.approx(float(x[3]))
+    study.tell(study.ask(8), [1.0, 1.0, math.nan, -9.0, 1.0, 2.0, 3.0, 3.0], constraints=[[-1.0]] * 8)  # a failure is the particle's
+    assert study.recommended.params["x"] != pytest.approx(float(x[3]))
+
+
 def test_repeats_are_averaged_and_remembered_points_evaluated_anew() -> None:
     space = Space({"x": Real(-1, 1, shape=(2,))})
     study = Study(space, CBO(particles=5, memory=0.1, reevaluate=True, repeats=3), seed=0)
@@ -901,3 +916,17 @@ def test_it_starts_from_what_is_known(recipe: Any) -> None:
         assert first[2:].std() > 0.2
     else:
         assert (first - known).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize("noise", ["isotropic", "anisotropic", "constant"])
+def test_noise_that_drives_particles_apart_ends_in_no_infinite_point(noise: Any, dtype: torch.dtype) -> None:
+    seen = []
+
+    def bowl(x: Tensor) -> Tensor:
+        seen.append(bool(torch.isfinite(x).all()))
+        return x.square().sum(-1)
+
+    space = Space({"x": Real(start=1.0, scale=2.0, shape=(3,)), "y": Real(0, 1)})
+    zoopt.minimize(bowl, CBO(particles=10, noise=noise, sigma=1e6), space=space, evaluations=1000, dtype=dtype)
+    assert all(seen)
