@@ -171,8 +171,8 @@ def main() -> None:
     vary("reevaluate", False, True, problem=easy, noise=10.0, alpha_growth=1.0, memory=0.5, sigma=3.0, dt=0.1)
     vary("numbers", "fresh", "table")
     vary("patience", None, 20, 5, alpha_growth=1.3)
-    vary("standstill", None, 1e-6, 1e-3, alpha_growth=1.3)
-    stops("tolerance", (1e-3, 1e-6, 1e-9, 1e-12), many)
+    vary("standstill", None, 1e-6, 1e-4, batch=10, sigma=0.5, particles=50, alpha_growth=1.01)
+    stops("tolerance", (0.3, 0.1, 0.01, 1e-12), many)
     vary("restarts", False, True, particles=20)
     curves(
         "noise",
@@ -200,13 +200,13 @@ def main() -> None:
     def slope(x: Tensor) -> Tensor:
         return (x - torch.tensor([0.9, 0.5], dtype=torch.float64)).square().sum(-1)
 
-    steep = CBO(alpha_growth=1.02, sigma=3.0)
+    steep = CBO(noise="isotropic", alpha_growth=1.02)
     clouds(
         "penalty",
         {f"penalty = {nu}": replace(steep, penalty=nu) for nu in (10.0, 0.3, 0.01)} | {"penalty = None": steep},
         unit,
         slope,
-        150,
+        60,
         limit=lambda x: x.sum(-1) - 0.4,
     )
     flat = CBO(alpha=1.0, alpha_growth=1.0, sigma=3.0)
