@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
 
+_TILE = 64  # particles of few coordinates moved as one row, since a kernel's inner loop runs over a row
+_WORTH = 1 << 13  # coordinates from which that pays
 _BLOCK = 1 << 16  # coordinates moved at a time on the CPU: what they need stays in a core's cache, and in memory that is held anyway
 
 
@@ -31,7 +33,14 @@ def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:
         c: Consensus point, ``(*runs, 1, d)``, or one for each particle.
         eta: Shaped like ``x``, of its type.
     """
-    torch.lerp(c, x, eta, out=x)
+    *runs, n, d = x.shape
+    side_by_side = math.gcd(n, _TILE)
+    one_point = c.dim() == x.dim() and c.shape[-2] == 1
+    if not one_point or d > _TILE // 2 or x.numel() < _WORTH or side_by_side == 1 or x.device.type != "cpu":
+        torch.lerp(c, x, eta, out=x)
+    else:
+        wide = (*runs, n // side_by_side, side_by_side * d)
+        torch.lerp(c.repeat_interleave(side_by_side, -2).flatten(-2).unsqueeze(-2), x.view(wide), eta.view(wide), out=x.view(wide))
     return x
 
 

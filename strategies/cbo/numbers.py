@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -18,6 +19,7 @@ Fill = Callable[[Tensor, tuple[slice, slice]], None]
 
 _ENTRIES = 1 << 20  # of a table at least, and four times what a run reads at once
 _LIFE = 256  # steps for which a table is read before it is drawn anew
+_AHEAD = 64  # steps for which the places are drawn at once; a divisor of that
 
 
 def fresh(random: Random, runs: Sequence[int], share: int, mean: float, std: float) -> Fill:
@@ -51,11 +53,15 @@ class Table:
         entries: ``(k,)``, single precision.
         age: How many tables there were before.
         law: Mean and standard deviation of the entries.
+        places: Where each run begins to read at each of some steps, ``(runs, steps)``.
+        block: Which steps these are.
     """
 
     entries: Tensor
     age: int
     law: tuple[float, float]
+    places: Tensor | None = None
+    block: int = -1
 
     @staticmethod
     def for_step(steps: int, share: int, mean: float, std: float, random: Random, device: torch.device, last: Table | None) -> Table:
@@ -77,17 +83,21 @@ class Table:
         half = key.normal(max(_ENTRIES, 4 * share) // 2, mean=mean, std=std, dtype=torch.float32, device=device)
         return Table(torch.cat([half, (2.0 * mean) - half]), age, (mean, std))
 
-    def fill(self, random: Random, runs: Sequence[int], share: int) -> Fill:
+    def fill(self, steps: int, random: Random, runs: Sequence[int], share: int) -> Fill:
         """Numbers from a place of each run's own.
 
         Args:
+            steps: Steps taken.
             random: Key of the places.
             runs: Run dimensions.
             share: How many numbers each run reads in all.
         """
         entries = self.entries
-        drawn = random.integers(len(entries) - share + 1, (1,), runs=runs).view(-1)
-        first = drawn.to(entries.device, non_blocking=True)
+        block, row = divmod(steps, _AHEAD)
+        if self.places is None or block != self.block or len(self.places) != math.prod(runs):  # fewer runs are left
+            drawn = random.at(block).integers(len(entries) - share + 1, (_AHEAD,), runs=runs).view(-1, _AHEAD)
+            self.places, self.block = drawn.to(entries.device, non_blocking=True), block
+        first = self.places[:, row]
 
         def fill(z: Tensor, at: tuple[slice, slice]) -> None:
             own, rows = at

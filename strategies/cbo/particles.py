@@ -307,7 +307,8 @@ class CBO(Generational):
 
     def _averaged(self, each: Tensor, dim: int) -> Tensor:
         """The mean over the evaluations of each particle."""
-        return each.unflatten(dim, (-1, self.repeats)).mean(dim)
+        mean: Tensor = each.unflatten(dim, (-1, self.repeats)).mean(dim)
+        return mean
 
     def _temper(self, inner: CBOState, above: Tensor) -> None:
         """The inverse temperature of this step."""
@@ -513,7 +514,7 @@ class CBO(Generational):
         if self.numbers == "fresh":
             return fresh(random.child("noise"), task.runs, share, mean, std)
         inner.table = Table.for_step(inner.steps, share, mean, std, random, task.device, inner.table)
-        return inner.table.fill(random.child("noise"), task.runs, share)
+        return inner.table.fill(inner.steps, random.child("noise"), task.runs, share)
 
     def _normals(self, task: Task, inner: CBOState, n: int, random: Random, mean: float, std: float) -> Tensor:
         """Normal numbers of this step, ``(*runs, n, d)``, drawn in single precision: their last bits do not matter, their time does."""

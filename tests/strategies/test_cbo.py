@@ -23,7 +23,7 @@ from zoopt.problem import Problem
 from zoopt.problems import Rastrigin, Sphere
 from zoopt.strategies import CBO, CBS, ConsensusHopping, SaddleCBO
 from zoopt.strategies.cbo.consensus import aligned, alpha_for_sample_size, consensus, first_alpha, gibbs, level
-from zoopt.strategies.cbo.diffusion import covariance_root, default_spread, step
+from zoopt.strategies.cbo.diffusion import covariance_root, default_spread, interpolate, step
 from zoopt.strategies.cbo.folding import fold
 
 F64 = torch.float64
@@ -468,7 +468,7 @@ def test_a_table_of_numbers_is_normal_and_new_after_a_while() -> None:
         key = Random(1, steps)
         table = Table.for_step(steps, 5000, 0.99, 1.01, key, torch.device("cpu"), last)
         z = torch.empty(runs, 1000, 5)
-        table.fill(key.child("noise"), (runs,), 5000)(z, (slice(0, runs), slice(0, 1000)))
+        table.fill(steps, key.child("noise"), (runs,), 5000)(z, (slice(0, runs), slice(0, 1000)))
         return z, table
 
     first, table = read(3, 4)
@@ -883,6 +883,7 @@ def test_the_bits_of_a_run_are_its_own_on_processors_with_other_instructions(ins
         "MKL_ENABLE_INSTRUCTIONS": instructions,
         "ATEN_CPU_CAPABILITY": "avx512" if instructions == "AVX512" else "avx2",
         "OMP_NUM_THREADS": "2",
+        "OMP_WAIT_POLICY": "PASSIVE",  # threads that wait would take the processor from those that work
         "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), *sys.path]),
     }
     ran = subprocess.run([sys.executable, "-c", OTHER_PROCESSORS], env=environment, capture_output=True, text=True, check=False)
@@ -930,3 +931,13 @@ def test_noise_that_drives_particles_apart_ends_in_no_infinite_point(noise: Any,
     space = Space({"x": Real(start=1.0, scale=2.0, shape=(3,)), "y": Real(0, 1)})
     zoopt.minimize(bowl, CBO(particles=10, noise=noise, sigma=1e6), space=space, evaluations=1000, dtype=dtype)
     assert all(seen)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, F64])
+@pytest.mark.parametrize(("particles", "dim"), [(10_000, 2), (4098, 3), (2048, 20), (999, 9)])
+def test_rows_of_several_particles_move_as_each_alone(particles: int, dim: int, dtype: torch.dtype) -> None:
+    x, c = aligned(cloud(3, particles, dim).to(dtype)), cloud(3, 1, dim).to(dtype)
+    eta = cloud(3, particles, dim, seed=1).to(dtype)
+    want = torch.lerp(c, x, eta)
+    assert interpolate(x, c, eta) is x
+    assert torch.equal(x, want)
