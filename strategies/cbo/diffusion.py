@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 
 Noise = Literal["anisotropic", "isotropic", "covariance", "constant"]
 
-_TILE = 64  # particles of few coordinates moved as one row, since a kernel's inner loop runs over a row
-_WORTH = 1 << 13  # coordinates from which that pays
+_TILE = 64  # particles that are moved as one row, since a kernel's inner loop runs over a row
+_FEW = 8  # coordinates of a particle up to which that pays
+_WORTH = 1 << 13  # coordinates in all from which it does
 _BLOCK = 1 << 16  # coordinates moved at a time on the CPU: what they need stays in a core's cache, and in memory that is held anyway
 
 
@@ -36,7 +37,7 @@ def interpolate(x: Tensor, c: Tensor, eta: Tensor) -> Tensor:
     *runs, n, d = x.shape
     side_by_side = math.gcd(n, _TILE)
     one_point = c.dim() == x.dim() and c.shape[-2] == 1
-    if not one_point or d > _TILE // 2 or x.numel() < _WORTH or side_by_side == 1 or x.device.type != "cpu":
+    if not one_point or d > _FEW or x.numel() < _WORTH or side_by_side == 1 or x.device.type != "cpu":
         torch.lerp(c, x, eta, out=x)
     else:
         wide = (*runs, n // side_by_side, side_by_side * d)

@@ -934,7 +934,7 @@ def test_noise_that_drives_particles_apart_ends_in_no_infinite_point(noise: Any,
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
-@pytest.mark.parametrize(("particles", "dim"), [(10_000, 2), (4098, 3), (2048, 20), (999, 9)])
+@pytest.mark.parametrize(("particles", "dim"), [(10_000, 2), (4098, 3), (2048, 8), (2048, 9), (999, 9)])
 def test_rows_of_several_particles_move_as_each_alone(particles: int, dim: int, dtype: torch.dtype) -> None:
     x, c = aligned(cloud(3, particles, dim).to(dtype)), cloud(3, 1, dim).to(dtype)
     eta = cloud(3, particles, dim, seed=1).to(dtype)
