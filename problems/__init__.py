@@ -7,10 +7,22 @@ from typing import TYPE_CHECKING, Any
 from zoopt import registry
 
 if TYPE_CHECKING:
-    from zoopt.problems.constrained import CompressionSpring as CompressionSpring
     from zoopt.problems.constrained import Gramacy as Gramacy
-    from zoopt.problems.constrained import PressureVessel as PressureVessel
-    from zoopt.problems.constrained import WeldedBeam as WeldedBeam
+    from zoopt.problems.engineering import GKXWC1 as GKXWC1
+    from zoopt.problems.engineering import GKXWC2 as GKXWC2
+    from zoopt.problems.engineering import JLH1 as JLH1
+    from zoopt.problems.engineering import JLH2 as JLH2
+    from zoopt.problems.engineering import CantileverBeam as CantileverBeam
+    from zoopt.problems.engineering import CarSideImpact as CarSideImpact
+    from zoopt.problems.engineering import CompressionSpring as CompressionSpring
+    from zoopt.problems.engineering import ConstrainedAckley as ConstrainedAckley
+    from zoopt.problems.engineering import HeatExchanger as HeatExchanger
+    from zoopt.problems.engineering import KeaneBump as KeaneBump
+    from zoopt.problems.engineering import PressureVessel as PressureVessel
+    from zoopt.problems.engineering import ReinforcedConcreteBeam as ReinforcedConcreteBeam
+    from zoopt.problems.engineering import SpeedReducer as SpeedReducer
+    from zoopt.problems.engineering import ThreeTruss as ThreeTruss
+    from zoopt.problems.engineering import WeldedBeam as WeldedBeam
     from zoopt.problems.multiobjective import ZDT1 as ZDT1
     from zoopt.problems.multiobjective import BraninCurrin as BraninCurrin
     from zoopt.problems.synthetic import Ackley as Ackley
