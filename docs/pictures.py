@@ -74,9 +74,7 @@ def curves(name: str, recipes: dict[str, CBO], problem: Problem, evaluations: in
     save(figure, name)
 
 
-def clouds(
-    name: str, recipes: dict[str, CBO], space: Space, objective: Any, steps: int, level: bool = True, limit: Any = None
-) -> None:
+def clouds(name: str, recipes: dict[str, CBO], space: Space, objective: Any, steps: int, level: bool = True, limit: Any = None) -> None:
     """Where the particles are after some steps, in two dimensions; what ``limit`` makes positive is infeasible, and grey."""
     figure, panels = plt.subplots(1, len(recipes), figsize=(2.6 * len(recipes), 2.8), squeeze=False)
     low, high = float(space.low[0]), float(space.high[0])
