@@ -589,6 +589,31 @@ def test_a_trial_in_two_rankings_is_finished_by_the_first(path: Path) -> None:
     again.close()
 
 
+def test_pending_trials_of_a_generation_that_was_taken_back_do_not_enter_the_one_in_its_place(path: Path) -> None:
+    """Trials 7 to 9 are of the second generation; once the first is open again they are of none, whatever was recorded with them."""
+    space = {"x": Real(-1, 3, shape=(3,))}
+
+    def beginning(**options: Any) -> Study:
+        study = Study(space, "cma-es", seed=1, feedback="ranking", **options)
+        ranking = study.rank(study.ask(7))
+        study.ask(3)
+        study.withdraw(ranking)
+        study.rank(list(range(7))[::-1])
+        study._engine._spent = 1e9  # a snapshot comes with the next ask
+        assert list(study.ask(7).ids) == list(range(10, 17))
+        return study
+
+    def end(study: Study) -> list[Any]:
+        study.rank([8, 7, 9])  # before the generation that is out
+        study.rank(range(10, 17))
+        return [study.ask(7).x.tolist(), study.recommended]
+
+    expected = end(beginning())
+    beginning(journal=path, **PROCESS).close()
+    reopened = Study(space, "cma-es", feedback="ranking", journal=path, **PROCESS)
+    assert repr(end(reopened)) == repr(expected)
+
+
 def test_pending_trials_of_one_generation_do_not_enter_another_strategys(path: Path) -> None:
     space = Space({"x": Real(0, 1), "y": Real(0, 1)})
     first = Study(space, make("cma-es", popsize=4), seed=0, journal=str(path), **PROCESS)

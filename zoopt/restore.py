@@ -176,7 +176,8 @@ def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
     found = log.snapshot()
     epochs = [event.seq for event in events.of("began")]
     epoch = epochs[-1] if epochs else -1
-    valid_from = max([epoch, *(event.seq for event in events.of(*_REBUILT))])
+    rebuilt = max((event.seq for event in events.of(*_REBUILT)), default=-1)
+    valid_from = max(epoch, rebuilt)
     study._reset(study.seed)
     study._engine.epoch = max(len(epochs) - 1, 0)
     engine: EngineState | None = None
@@ -185,6 +186,9 @@ def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
         engine = _saved(study, found[1])
         since = epoch if engine is None else found[0]
     asked_at, finished_at = _restore_bulk(study, events)
+    if engine is not None and ((asked_at > epoch) & (asked_at < rebuilt) & (finished_at > since)).any():
+        # What was recorded beside trials that were out at a rebuild is of a state that has been taken back since.
+        engine, since = None, epoch
     _reopen(study, events, asked_at, finished_at, since, epoch)
     with _made_again(study):
         if engine is not None:
