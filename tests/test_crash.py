@@ -35,6 +35,7 @@ from zoopt.journal import Event, Journal
 from zoopt.random import Random
 from zoopt.restore import ReplayWarning
 from zoopt.stop import Evaluations
+from zoopt.strategies.bo.acquisitions import Automatic
 from zoopt.strategy import Capabilities, Request, State, Strategy, Task, make
 from zoopt.trials import TrialState
 
@@ -132,7 +133,7 @@ SCENARIOS = {
     "nsga2": Scenario("nsga2", box(3), 4, (1, 4), 30, 30, PROCESS | TWO),
     "model": Scenario(Model(), box(3), 6, (1,), 1, 12, FULL | TWO | {"stop": Evaluations(60)}),
     "model-parallel": Scenario(Model(), mixed(), 6, (1, 3), 5, 16, PROCESS | {"constraints": ["heat"]}),
-    "bo": Scenario(make("bo", samples=16, raw_samples=16, restarts=1), box(2), 3, (1, 2), 3, 9, FULL),
+    "bo": Scenario(make("bo", acquisition=Automatic(samples=16), raw_samples=16, restarts=1), box(2), 3, (1, 2), 3, 9, FULL),
 }
 REAL_STARTS = 2  # further deaths, of interpreters started anew
 assert sum(scenario.kills for scenario in SCENARIOS.values()) + REAL_STARTS > 50

@@ -18,7 +18,7 @@ from zoopt.errors import PluginError, UnknownName
 
 _log = logging.getLogger("zoopt.registry")
 
-Kind = Literal["strategies", "surrogates", "problems"]
+Kind = Literal["strategies", "surrogates", "acquisitions", "problems"]
 
 
 @cache
@@ -90,4 +90,9 @@ def summary(name: str, kind: Kind = "strategies") -> str:
     return ""
 
 
-_SINGULAR: dict[Kind, str] = {"strategies": "strategy", "surrogates": "surrogate", "problems": "problem"}
+_SINGULAR: dict[Kind, str] = {
+    "strategies": "strategy",
+    "surrogates": "surrogate",
+    "acquisitions": "acquisition function",
+    "problems": "problem",
+}

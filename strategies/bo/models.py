@@ -1,13 +1,14 @@
-"""The models of what was told, and what they promise."""
+"""The models of what was told."""
 
 from __future__ import annotations
 
 import logging
 import math
 from collections.abc import Callable, Mapping
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,9 +18,6 @@ from zoopt.random import Random
 from zoopt.strategies.bo.search import Search, seed_of
 from zoopt.strategy import Task
 from zoopt.surrogates.base import Surrogate, TrainingData
-
-if TYPE_CHECKING:
-    from botorch.acquisition import AcquisitionFunction
 
 _log = logging.getLogger("zoopt.strategies.bo")
 
@@ -39,81 +37,148 @@ class Data:
     failed: Tensor  # (f, d) points whose evaluation failed
 
 
-class Promise:
-    """The fitted models, and the acquisition function over them.
+class Fitted:
+    """The fitted models, and what acquisition functions need to know of them and of what was told.
 
     Where the asker fixes columns (a context), an improvement is one over what the models expect there: of the points told, with
     those columns set to the settings that are asked for. What was reached under other settings is no measure.
+
+    Attributes:
+        objective: Model of what is minimised.
+        limits: Models of the outcome constraints and of failing, one output each; negative is feasible.
+        scales: Spread of each limit's outcomes.
+        feasible: Whether a feasible point is known.
+        incumbents: The best points, ``(k, d)``.
+        settings: The points told, in the settings that are asked for, ``(n, d)``.
+        worse: A value worse than all.
+        range_of_values: Largest less smallest value, positive.
+        told: How many points the models are fitted to.
+        awaited: Points whose results are awaited, ``(p, d)``, or None.
+        memory: Hyperparameters for a warm start of later fits, by model.
     """
 
-    def __init__(
-        self, surrogate: Surrogate, samples: int, task: Task, data: Data, memory: Mapping[str, Tensor], search: Search, random: Random
-    ) -> None:
-        self._deterministic = task.deterministic
-        self._surrogate = surrogate
-        self._samples = samples
-        self._random = random
-        self._told = data.objective.x.shape[0]
+    def __init__(self, surrogate: Surrogate, task: Task, data: Data, memory: Mapping[str, Tensor], search: Search, random: Random) -> None:
+        self.task = task
+        self.deterministic = task.deterministic
+        self.search = search
+        self.random = random
+        self.told = data.objective.x.shape[0]
+        self.failures = data.failed.shape[0]
+        self.awaited: Tensor | None = None
         self.memory: dict[str, Tensor] = {}
-        self._models: list[Any] = []
-        self._scales: list[float] = []
+        self.limits: list[Any] = []
+        self.scales: list[float] = []
 
-        def fit(name: str, part: TrainingData) -> Tensor:
+        def fit(name: str, part: TrainingData) -> tuple[Any, Tensor]:
             scaled, _ = scaled_to_unit(part)
             model = surrogate.fit(scaled, task, memory.get(name))
             remembered = surrogate.memory(model)
             if remembered is not None:
                 self.memory[name] = remembered
-            self._models.append(model)
-            return scaled.y[:, 0]
+            return model, scaled.y[:, 0]
 
         x = data.objective.x
-        y = fit("objective", data.objective)
+        self.objective, y = fit("objective", data.objective)
         for j in range(data.constraints.shape[-1]):
             column = data.constraints[:, j]
             told = torch.isfinite(column)
             if int(told.sum()) < 2:
                 continue
-            spread = float(fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1))).std())
-            self._scales.append(spread if spread > 0 else 1.0)
-        self._failures = data.failed.shape[0]
-        if self._failures:
-            self._models.append(_failure_model(surrogate, task, x, data.failed))
-            self._scales.append(1.0)
+            model, outcomes = fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1)))
+            spread = float(outcomes.std())
+            self.limits.append(model)
+            self.scales.append(spread if spread > 0 else 1.0)
+        if self.failures:
+            self.limits.append(_failure_model(surrogate, task, x, data.failed))
+            self.scales.append(1.0)
 
         violation = violation_of(data.constraints)
         if search.fixed:
             x = torch.unique(search.valid(x, random.child("settings")), dim=0)
             y, violation = self._expected(x)
-        self._feasible = bool((violation <= 0).any())
+        self.feasible = bool((violation <= 0).any())
         order = best_first(y, violation)
         self._best = y[order[0]]
-        self._worse = float(2.0 * y.max() - y.min())
-        self._x = x
+        self.worse = float(2.0 * y.max() - y.min())
+        spread = float(y.max() - y.min())
+        self.range_of_values = spread if spread > 0 else 1.0
+        self.settings = x
         self.incumbents = x[order[:5]]
-        self.name = ""
+
+    @property
+    def joint(self) -> Any:
+        """All models as one: the objective, then the limits."""
+        from botorch.models import ModelListGP
+
+        return self.objective if not self.limits else ModelListGP(self.objective, *self.limits)
+
+    @property
+    def scaled_limits(self) -> list[Callable[[Tensor], Tensor]]:
+        """The limits as functions of samples of the joint model, in units of their spread."""
+        return [_Limit(k + 1, scale) for k, scale in enumerate(self.scales)]
+
+    @cached_property
+    def incumbent_value(self) -> Tensor:
+        """The best value, or where values are noisy the least expected one, of the points that are feasible as far as is known."""
+        if self.deterministic:
+            return self._best
+        y, violation = self._expected(self.settings)
+        return y[best_first(y, violation)[0]]
+
+    @cached_property
+    def noise_variance(self) -> float:
+        """Of a value of the objective, beside its model's uncertainty."""
+        noise = getattr(getattr(self.objective, "likelihood", None), "noise", None)
+        scale = getattr(getattr(self.objective, "outcome_transform", None), "stdvs", torch.ones(()))
+        return 0.0 if noise is None or self.deterministic else float(noise.detach().mean() * scale.detach().mean() ** 2)
+
+    def expected(self, x: Tensor) -> Tensor:
+        """Posterior mean of the objective at ``x: (n, d)``, ``(n,)``."""
+        return self._expected(x)[0]
 
     def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean of the objective and total violation by the posterior means of the others at ``x: (n, d)``, ``(n,)`` each."""
         with torch.no_grad():
-            y, *limits = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in self._models]
+            y, *limits = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in (self.objective, *self.limits)]
         violation = torch.zeros_like(y)
-        for limit, scale in zip(limits, self._scales, strict=True):
+        for limit, scale in zip(limits, self.scales, strict=True):
             violation += limit.clamp_min(0) / scale
         return y, violation
 
+    def believing(self, awaited: Tensor | None) -> Fitted:
+        """The same, had the points that are awaited, ``(p, d)``, given the values that are expected of them."""
+        if awaited is None:
+            return self
+        believed = copy(self)
+        believed.__dict__.pop("incumbent_value", None)
+        believed.objective = _conditioned(self.objective, awaited)
+        believed.limits = [_conditioned(limit, awaited) for limit in self.limits]
+        return believed
+
+    def sampled(self, model: Any, spread: int, samples: int, random: Random) -> tuple[Tensor, Tensor]:
+        """Joint posterior samples of a model at points spread over the space and the best told ones: ``(g, d)``, ``(samples, g)``."""
+        grid = torch.cat(
+            [self.search.spread(spread, random.child("grid")), self.settings[torch.argsort(self.expected(self.settings))[:32]]]
+        )
+        grid = torch.unique(grid, dim=0)
+        with torch.no_grad():
+            posterior = model.posterior(grid)
+            drawn = random.child("base").normal((samples, len(grid))) @ root_of(posterior.distribution.covariance_matrix).mT
+            return grid, posterior.mean.squeeze(-1) + drawn
+
     @cached_property
-    def _baseline(self) -> Tensor:
+    def baseline(self) -> Tensor:
         """Points told that are the best in some of the worlds in which what was told holds, the likeliest first."""
         from botorch.sampling import SobolQMCNormalSampler
 
-        x: Tensor = torch.unique(self._x, dim=0)  # told twice, a point would only make the covariance singular
-        most = min(_MOST_LOOKED_AT, _EXACT // len(self._models))
+        models = [self.objective, *self.limits]
+        x: Tensor = torch.unique(self.settings, dim=0)  # told twice, a point would only make the covariance singular
+        most = min(_MOST_LOOKED_AT, _EXACT // len(models))
         if x.shape[0] > most:
             x = x[best_first(*self._expected(x))[:most]]
         samples = []
-        for k, model in enumerate(self._models):
-            sampler = SobolQMCNormalSampler(torch.Size([_WORLDS]), seed=seed_of(self._random.child("worlds", k)))
+        for k, model in enumerate(models):
+            sampler = SobolQMCNormalSampler(torch.Size([_WORLDS]), seed=seed_of(self.random.child("worlds", k)))
             with torch.no_grad():
                 samples.append(sampler(model.posterior(x))[..., 0])
         keeps = torch.stack(samples[1:]).le(0).all(0) if len(samples) > 1 else torch.ones_like(samples[0], dtype=torch.bool)
@@ -124,36 +189,25 @@ class Promise:
         order = torch.argsort(times, descending=True, stable=True)[:_MOST_BASELINE]
         return x[order[times[order] > 0]]
 
-    def beside(self, out: Tensor) -> AcquisitionFunction:
-        """The acquisition function given the points ``out: (p, d)`` whose results are awaited."""
-        from botorch.acquisition import LogExpectedImprovement
-        from botorch.acquisition.logei import qLogProbabilityOfFeasibility
-        from botorch.models import ModelListGP
-        from botorch.sampling import SobolQMCNormalSampler
 
-        from zoopt.strategies.bo.improvement import NoisyImprovement
+def root_of(covariance: Tensor) -> Tensor:
+    """The Cholesky root of a covariance ``(g, g)`` that may be singular, with as little added to its diagonal as it takes."""
+    from linear_operator.utils.cholesky import psd_safe_cholesky
 
-        sampler = SobolQMCNormalSampler(torch.Size([self._samples]), seed=seed_of(self._random.child("samples")))
-        awaited = out if out.shape[0] else None
-        limits: list[Callable[[Tensor], Tensor]] = [_Limit(k + 1, scale) for k, scale in enumerate(self._scales)]
-        if not limits and awaited is None and self._deterministic:
-            self.name = "log expected improvement"
-            return LogExpectedImprovement(self._models[0], best_f=self._best, maximize=False)
-        model = self._models[0] if not limits else ModelListGP(*self._models)
-        if limits and not self._feasible:
-            self.name = "log probability of feasibility"
-            return qLogProbabilityOfFeasibility(model, constraints=limits, sampler=sampler, X_pending=awaited)
-        self.name = "noisy log expected improvement"
-        return NoisyImprovement(-self._worse, model, self._baseline, sampler, awaited, limits or None)
+    size = float(covariance.diagonal().mean())
+    root: Tensor = psd_safe_cholesky(covariance, jitter=1e-10 * size, max_tries=6)
+    return root
 
-    def report(self) -> dict[str, float | str]:
-        """What the proposals rest on."""
-        return {
-            "model": type(self._surrogate).__name__,
-            "acquisition": self.name,
-            "points": float(self._told),
-            "failures": float(self._failures),
-        }
+
+def _conditioned(model: Any, x: Tensor) -> Any:
+    """A model that was told its own posterior mean at ``x: (p, d)``, beside what it is fitted to."""
+    from gpytorch.likelihoods import FixedNoiseGaussianLikelihood
+
+    with torch.no_grad():
+        mean = model.posterior(x).mean
+        fixed = isinstance(model.likelihood, FixedNoiseGaussianLikelihood)
+        noise = model.likelihood.noise.mean().expand_as(mean) if fixed else None
+        return model.condition_on_observations(x, mean, **({} if noise is None else {"noise": noise}))
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ from zoopt import registry
 from zoopt.errors import ConfigError, Exhausted, ModelWarning
 from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
-from zoopt.strategies.bo.models import Data, Promise, best_first, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
+from zoopt.strategies.bo.models import Data, Fitted, best_first, scaled_to_unit, violation_of, winsorised
 from zoopt.strategies.bo.search import Search
 from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
 from zoopt.surrogates.base import Surrogate, TrainingData
@@ -57,7 +58,7 @@ class BO(Strategy[BOState]):
 
     surrogate: Surrogate | str = "gp"  # model of the outcomes: a recipe, or the name of a registered one
     initial: int | None = None  # Sobol points before the first model; None: 2 per variable, at least 5, at most half the budget
-    samples: int = 128  # joint posterior samples of the noisy acquisition function
+    acquisition: Acquisition | str = "automatic"  # what a point promises: a recipe or a name; in TOML also a table of name and fields
     raw_samples: int = 256  # points at which the acquisition function is looked at before the best are refined
     restarts: int = 4  # points that are refined by gradient and by neighbouring levels
     most_points: int = 1000  # most observations a model is fitted to: the best half and the latest half
@@ -72,10 +73,16 @@ class BO(Strategy[BOState]):
                 "bo needs surrogate to be the name of a registered surrogate or a recipe, an instance of a class derived from "
                 f"zoopt.surrogates.base.Surrogate; got {self.surrogate!r}."
             )
-        for name, least in (("initial", 1), ("samples", 2), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
+        object.__setattr__(self, "acquisition", make_acquisition(self.acquisition))
+        for name, least in (("initial", 1), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"bo needs {name} >= {least}; got {value!r}.")
+
+    def check(self, task: Task) -> None:
+        """Refuses what the acquisition function refuses."""
+        super().check(task)
+        self._acquisition.check(task)
 
     @classmethod
     def example_task(cls) -> Example:
@@ -137,14 +144,14 @@ class BO(Strategy[BOState]):
         key = random.at(0).child("design")  # one sequence, whichever call draws from it
         points, used = search.design(key, state.design, first)
         report: dict[str, float | str] = {"model": "none yet"}
-        promise = None
+        fitted = None
         if first < wanted and len(points) == first:
             with _few_threads(told):
-                promise, report = self._modelled(task, state, pending, search, points, wanted, random)
-                if promise is None:
+                fitted, report = self._modelled(task, state, pending, search, points, wanted, random)
+                if fitted is None:
                     extra, more = search.design(key, state.design + used, wanted - len(points))
                     points, used = points + extra, used + more
-            if promise is None:
+            if fitted is None:
                 reason = str(report["model"]).rstrip(".")
                 warnings.warn(f"bo: the model {reason}; Sobol points take its place.", ModelWarning, stacklevel=2)
         if not points:
@@ -152,8 +159,8 @@ class BO(Strategy[BOState]):
         x = torch.stack(points)
         state.design += used
         state.asked = torch.cat([state.asked, x])
-        if promise is not None:
-            state.hyperparameters = promise.memory
+        if fitted is not None:
+            state.hyperparameters = fitted.memory
             state.fits += 1
         state.diagnostics = report
         return state, Candidates(x.to(task.device, task.dtype))
@@ -203,6 +210,10 @@ class BO(Strategy[BOState]):
     def _surrogate(self) -> Surrogate:
         return cast(Surrogate, self.surrogate)  # a name was replaced when the recipe was made
 
+    @property
+    def _acquisition(self) -> Acquisition:
+        return cast(Acquisition, self.acquisition)
+
     def _initial(self, task: Task, state: BOState, request: Request) -> int:
         if self.initial is not None:
             return self.initial
@@ -229,21 +240,24 @@ class BO(Strategy[BOState]):
 
     def _modelled(
         self, task: Task, state: BOState, pending: Tensor, search: Search, points: list[Tensor], wanted: int, random: Random
-    ) -> tuple[Promise | None, dict[str, float | str]]:
+    ) -> tuple[Fitted | None, dict[str, float | str]]:
         """Append points by the model until there are ``wanted``, or fewer where the space has no more.
 
         Returns:
             The fitted models, None where the numerics failed on the way, and what to report.
         """
+        acquisition = self._acquisition
         try:
             began = time.perf_counter()
             memory = {} if state.fits % _COLD == 0 else state.hyperparameters
-            promise = Promise(self._surrogate, self.samples, task, self._data(task, state), memory, search, random)
-            fitted = time.perf_counter()
+            fitted = Fitted(self._surrogate, task, self._data(task, state), memory, search, random)
+            known = time.perf_counter()
             while len(points) < wanted:
                 out = torch.cat([pending, *(p.unsqueeze(0) for p in points)])
+                fitted.awaited = out if out.shape[0] else None
                 child = random.child("search", len(points))
-                point = search.maximise(promise.beside(out), promise.incumbents, self.raw_samples, self.restarts, child)
+                function = acquisition.function(fitted, fitted.awaited)
+                point = search.maximise(function, fitted.incumbents, self.raw_samples, self.restarts, child)
                 if point is None:
                     break
                 search.take(point)
@@ -252,8 +266,15 @@ class BO(Strategy[BOState]):
             if not _numerical(error):
                 raise
             return None, {"model": f"failed: {error}"}  # whatever the numerics do, the asker gets a point
-        seconds = {"fit_seconds": fitted - began, "acquisition_seconds": time.perf_counter() - fitted}
-        return promise, {**promise.report(), **seconds}
+        report: dict[str, float | str] = {
+            "model": type(self._surrogate).__name__,
+            "acquisition": acquisition.title(fitted),
+            "points": float(fitted.told),
+            "failures": float(fitted.failures),
+            "fit_seconds": known - began,
+            "acquisition_seconds": time.perf_counter() - known,
+        }
+        return fitted, report
 
 
 def _numerical(error: Exception) -> bool:

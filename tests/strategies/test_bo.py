@@ -21,6 +21,7 @@ from zoopt.problems import Branin, Gramacy, Hartmann6
 from zoopt.random import Random
 from zoopt.space import Bool, Choice, Context, Integer, Linear, Real, Space
 from zoopt.state import equal, from_bytes, to_bytes
+from zoopt.strategies.bo.acquisitions import Automatic
 from zoopt.strategies.bo.recipe import BO
 from zoopt.strategy import Request, Task, make
 from zoopt.surrogates import GP, Surrogate
@@ -101,8 +102,8 @@ def no_rung_of_the_ladder(request: pytest.FixtureRequest) -> Iterator[None]:
         yield
 
 
-QUICK = BO(samples=32, raw_samples=64, restarts=2)
-QUICKEST = BO(samples=16, raw_samples=16, restarts=1)
+QUICK = BO(acquisition=Automatic(samples=32), raw_samples=64, restarts=2)
+QUICKEST = BO(acquisition=Automatic(samples=16), raw_samples=16, restarts=1)
 
 
 def regret(loop: Loop) -> float:

@@ -247,7 +247,7 @@ def _value(value: Any, hint: Any, keys: Keys, report: Report) -> Any:
         if not isinstance(name, str):
             report.add(keys, "a recipe is written as a table with its name and its fields; 'name' is missing.")
             return None
-        kinds: tuple[registry.Kind, ...] = ("surrogates", "strategies", "problems")
+        kinds: tuple[registry.Kind, ...] = ("surrogates", "acquisitions", "strategies", "problems")
         kind = next((kind for kind in kinds if name in registry.names(kind)), kinds[0])
         rest = {k: v for k, v in value.items() if k != "name"}
         return _build(name, kind, rest, keys, (*keys, "name"), report)
