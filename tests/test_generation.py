@@ -547,3 +547,13 @@ def test_evaluations_with_constraints_reach_every_run() -> None:
     result = minimize(objective, Drift(), space=BOX, evaluations=60 * N, runs=3, constraints=["left"], seed=0, device="cpu")
     assert (result.violations == 0).all()
     assert (result.xs[:, 0] <= 0.2 + 1e-9).all()
+
+
+@pytest.mark.parametrize("name", ["cma-es", "de", "pso", "nsga2", "cbo", "consensus-hopping", "relay", "cbo-auto"])
+def test_only_failures_before_the_first_generation_teach_nothing(name: str) -> None:
+    """A point that was enqueued and failed is all there is: the search begins as if it had not been."""
+    plain = Study({"x": Real(0, 1), "y": Real(0, 1)}, name, seed=0)
+    study = Study({"x": Real(0, 1), "y": Real(0, 1)}, name, seed=0)
+    study.enqueue({"x": 0.2, "y": 0.3})
+    study.fail(study.ask(), "diverged")
+    assert study.ask(4).x.shape == plain.ask(4).x.shape

@@ -295,7 +295,8 @@ def _open(strategy: Generational, task: Task, state: GenerationState, request: R
     """Propose the next generation and make its points valid."""
     if state.added:
         added = _added(task, state.added)
-        state.inner = _checked(strategy, "learn_added", strategy.learn_added(task, state.inner, added, random.child("added")))
+        if added.n:  # else all of them failed
+            state.inner = _checked(strategy, "learn_added", strategy.learn_added(task, state.inner, added, random.child("added")))
         state.added = []
     inner, candidates = strategy.propose(task, state.inner, random.child("propose"))
     x = candidates.x
