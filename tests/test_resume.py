@@ -33,6 +33,7 @@ from zoopt.random import Random
 from zoopt.restore import ReplayWarning, read
 from zoopt.state import to_bytes
 from zoopt.stop import Evaluations, Stalled, Target
+from zoopt.strategies.bo.acquisitions import Automatic
 from zoopt.strategy import Capabilities, Request, State, Strategy, Task, make
 from zoopt.study import StudyEvent
 from zoopt.trials import TrialState
@@ -257,7 +258,7 @@ def test_opening_again_at_every_step_changes_nothing(name: str, path: Path) -> N
     options = dict(CONVERSATIONS[name])
     space = mixed(options.pop("context", False))
     strategy = options.pop("strategy")
-    strategy = make(strategy, samples=8, raw_samples=8, restarts=1) if strategy == "bo" else make(strategy)
+    strategy = make(strategy, acquisition=Automatic(samples=8), raw_samples=8, restarts=1) if strategy == "bo" else make(strategy)
     plain = Study(space, strategy, seed=3, **options)
     again = Study(space, strategy, seed=3, journal=str(path), **PROCESS, **options)
     snapshots = 0

@@ -186,9 +186,11 @@ def load(study: Study, log: StudyLog, events: Events | None = None) -> None:
         engine = _saved(study, found[1])
         since = epoch if engine is None else found[0]
     asked_at, finished_at = _restore_bulk(study, events)
-    if engine is not None and ((asked_at > epoch) & (asked_at < rebuilt) & (finished_at > since)).any():
-        # What was recorded beside trials that were out at a rebuild is of a state that has been taken back since.
-        engine, since = None, epoch
+    if engine is not None:
+        doubtful = (asked_at > max(epoch, _first_corrected(events, finished_at))) & (asked_at < rebuilt)
+        if (doubtful & (finished_at > since)).any():
+            # What was recorded beside trials that are out is of a state that has been taken back since.
+            engine, since = None, epoch
     _reopen(study, events, asked_at, finished_at, since, epoch)
     with _made_again(study):
         if engine is not None:
@@ -349,6 +351,12 @@ def _withdrawn(events: Events) -> list[int]:
     """Sequence numbers of rankings that were taken back."""
     back = {(event.note or {}).get("ranking") for event in events.of("withdrawn")}
     return [event.seq for event in events.of("ranked") if (event.note or {})["id"] in back] if back else []
+
+
+def _first_corrected(events: Events, finished_at: Array) -> int:
+    """Sequence number of the first result that was amended or withdrawn later: what was asked until then came out again as it was."""
+    amended = [finished_at[records["id"]].min() for (kind, _), (records, _) in events.decoded().items() if kind == "amended"]
+    return int(min([*_withdrawn(events), *amended], default=NEVER))
 
 
 def _restore_notes(study: Study, events: Events) -> None:
