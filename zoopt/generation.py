@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -72,7 +73,7 @@ class GenerationState(State):
     gradients: Tensor | None = None
     scores: np.ndarray[Any, Any] | None = None
     results: Any = live()  # rows of ``known`` by point
-    slots: Any = live()  # the slot column of a generation handed out whole, recognised by identity
+    numbers: Any = live()  # the generation column of a generation handed out whole, recognised by identity
 
     @property
     def size(self) -> int:
@@ -125,20 +126,21 @@ class Generational(Strategy[GenerationState]):
         if state.proposed is None:
             _open(self, task, state, request, random.at(state.number + 1))
         size = state.size
-        free = np.arange(size) if state.free is None else state.free
+        free = _all_slots(size) if state.free is None else state.free
         left = len(free) - state.handed
         if left == 0:
             waiting = size if state.closed is None else int((~state.closed[free]).sum())
             raise NotReady(f"generation {state.number} is out: {waiting} of its {size} points have no result yet.")
         n = left if request.n is None else min(request.n, left)
-        slots = free[state.handed : state.handed + n]
+        slots = free if n == len(free) else free[state.handed : state.handed + n]
         state.handed += n
         assert state.asked is not None and state.proposed is not None
-        columns: dict[str, Column] = {"generation": np.full(n, state.number), "slot": slots}
+        numbers = np.full(n, state.number)
+        columns: dict[str, Column] = {"generation": numbers, "slot": slots}
         if n == size:
             columns.update(state.columns)
             x, latent = state.asked, state.proposed
-            state.slots = slots
+            state.numbers = numbers
         else:
             own = slice(int(slots[0]), int(slots[0]) + n) if state.free is None else slots
             columns.update({name: column_rows(column, own, len(task.runs)) for name, column in state.columns.items()})
@@ -172,10 +174,18 @@ class Generational(Strategy[GenerationState]):
             generation = _collected(task, state)
         inner = self.update(task, state.inner, generation, random.at(state.number).child("update"))
         state.inner = _checked(self, "update", inner)
-        state.proposed = state.asked = state.slots = state.free = state.twins = state.closed = state.ok = None
+        state.proposed = state.asked = state.numbers = state.free = state.twins = state.closed = state.ok = None
         state.x = state.values = state.constraints = state.noise = state.gradients = state.scores = None
         state.columns = {}
         return state
+
+
+@lru_cache(maxsize=16)
+def _all_slots(size: int) -> np.ndarray[Any, Any]:
+    """The slots of a generation of this size; nobody may write into them."""
+    slots = np.arange(size)
+    slots.flags.writeable = False
+    return slots
 
 
 def _checked(strategy: Generational, method: str, inner: Any) -> State:
@@ -332,7 +342,7 @@ def _as_asked(task: Task, state: GenerationState, x: Tensor) -> Tensor:
 
 def _whole(state: GenerationState, slots: Any, numbers: Any) -> bool:
     """Whether these are the slots of the whole generation in their order, as where it was told the way it was handed out."""
-    if slots is state.slots:
+    if numbers is state.numbers and slots is _all_slots(state.size):
         return True
     size = state.size
     return len(slots) == size and bool((np.asarray(slots) == np.arange(size)).all() and (np.asarray(numbers) == state.number).all())

@@ -24,7 +24,7 @@ class one_thread(AbstractContextManager[None]):
     def __enter__(self) -> None:
         torch.get_num_threads()  # torch sets a thread up when it is first used, and would undo the limit
         openmp, mkl = _setters()
-        self.openmp = [(library, library.omp_get_max_threads()) for library in openmp]
+        self.openmp = [(library, threads) for library in openmp if (threads := library.omp_get_max_threads()) > 1]
         for library, _ in self.openmp:
             library.omp_set_num_threads(1)
         self.mkl = mkl(1)

@@ -99,11 +99,15 @@ def mean(x: Tensor, weights: Tensor) -> Tensor:
     """``sum_i weights_i x_i`` of each run, ``(*runs, d)``."""
     *runs, n, d = x.shape
     w = weights.to(x.dtype)
-    if x.device.type in _EXACT:
-        w = w.unsqueeze(-2)
-        with one_thread():
-            return torch.bmm((w if math.prod(runs) == 1 else aligned(w)).reshape(-1, 1, n), x.reshape(-1, n, d)).view(*runs, d)
-    return _sum(x * w.unsqueeze(-1))
+    if x.device.type not in _EXACT:
+        return _sum(x * w.unsqueeze(-1))
+    w = w.unsqueeze(-2)
+    if math.prod(runs) > 1:
+        w = aligned(w)
+    if len(runs) != 1:
+        w, x = w.reshape(-1, 1, n), x.reshape(-1, n, d)
+    with one_thread():
+        return torch.bmm(w, x).view(*runs, d)
 
 
 def _sum(x: Tensor) -> Tensor:

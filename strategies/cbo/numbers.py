@@ -18,8 +18,9 @@ Fill = Callable[[Tensor, tuple[slice, slice]], None]
 """Writes normal numbers, single precision, into ``(runs, rows, d)``, those of some runs (in row-major order) and rows."""
 
 _ENTRIES = 1 << 20  # of a table at least, and four times what a run reads at once
-_LIFE = 256  # steps for which a table is read before it is drawn anew
-_AHEAD = 64  # steps for which the places are drawn at once; a divisor of that
+_LIFE = 256  # steps for which a table is read at least before it is drawn anew
+_READS = 16  # times that a run reads each of its entries meanwhile, on average, where that takes longer
+_AHEAD = 64  # steps for which the places are drawn at once; a divisor of _LIFE
 
 
 def fresh(random: Random, runs: Sequence[int], share: int, mean: float, std: float) -> Fill:
@@ -76,11 +77,12 @@ class Table:
             device: Where they are read.
             last: The table before.
         """
-        age = steps // _LIFE
+        entries = max(_ENTRIES, 4 * share)
+        age = steps // (_LIFE * max(1, _READS * entries // (_LIFE * share)))
         if last is not None and last.age == age and last.law == (mean, std):
             return last
         key = type(random)(random.seed, age, (*random.path, "table"))  # the same for any runs
-        half = key.normal(max(_ENTRIES, 4 * share) // 2, mean=mean, std=std, dtype=torch.float32, device=device)
+        half = key.normal(entries // 2, mean=mean, std=std, dtype=torch.float32, device=device)
         return Table(torch.cat([half, (2.0 * mean) - half]), age, (mean, std))
 
     def fill(self, steps: int, random: Random, runs: Sequence[int], share: int) -> Fill:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from zoopt.strategies.cbo.numbers import Fill
 
 _ENOUGH = 8000  # normal numbers of a run from which a draw for one step is cheap; smaller steps draw several at once
+_AT_ONCE = 32_000  # how many those draw
 _LOOK = 50  # steps between looks at whether a run has converged
 _SHAKE = 0.1  # size of the noise that shakes a cloud without progress, a unit of time
 
@@ -407,7 +408,7 @@ class CBO(Generational):
         random: Random,
     ) -> None:
         """Moves particles ``x: (*runs, n, d)`` in place, and back into the bounds."""
-        c, box = self._towards(inner), task.space.box
+        c, n = self._towards(inner), x.shape[-2]
         root = covariance_root(x - c, weights) if self.noise == "covariance" else None
         scaled = self.noise == "anisotropic" and limit is None and self.cooling is None and isinstance(contraction, float)
         mean, std = (contraction, s) if scaled and isinstance(contraction, float) else (0.0, 1.0)
@@ -418,23 +419,22 @@ class CBO(Generational):
             else:
                 step(x, c, z, contraction, s, self.noise, root=root, truncation=limit)
 
-        n = x.shape[-2]
-        if x.device.type == "cpu" and (self.numbers == "table" or self._ahead(task, n) == 1):
-            each = c.flatten(0, -3) if task.runs else c.unsqueeze(0)
-            one = each.shape[-2] == 1
-            rates = contraction.reshape(-1, n, 1) if isinstance(contraction, Tensor) else None
-            roots = None if root is None else root.reshape(-1, *root.shape[-2:])
-
-            def move_block(block: Tensor, z: Tensor, at: tuple[slice, slice]) -> None:
-                own = at[0]
-                where = each[own] if one else each[at]
-                move(block, where, z, contraction if rates is None else rates[at], None if roots is None else roots[own])
-
-            in_blocks(x, self._fill(task, inner, n, random, mean, std), move_block, fold=box)
-        else:
+        if x.device.type != "cpu" or (self.numbers == "fresh" and self._ahead(task, n) > 1):
             move(x, c, self._normals(task, inner, n, random, mean, std), contraction, root)
-            box = False
-        if not box:
+            fold(x, task.space)
+            return
+        each = c.flatten(0, -3) if task.runs else c.unsqueeze(0)
+        one = each.shape[-2] == 1
+        rates = contraction.reshape(-1, n, 1) if isinstance(contraction, Tensor) else None
+        roots = None if root is None else root.reshape(-1, *root.shape[-2:])
+
+        def move_block(block: Tensor, z: Tensor, at: tuple[slice, slice]) -> None:
+            own = at[0]
+            where = each[own] if one else each[at]
+            move(block, where, z, contraction if rates is None else rates[at], None if roots is None else roots[own])
+
+        in_blocks(x, self._fill(task, inner, n, random, mean, std), move_block, fold=task.space.box)
+        if not task.space.box:
             fold(x, task.space)
 
     def _move_freely(
@@ -535,7 +535,8 @@ class CBO(Generational):
 
     def _ahead(self, task: Task, n: int) -> int:
         """For how many steps normal numbers are drawn at once."""
-        return max(1, -(-_ENOUGH // (n * task.dim)))
+        share = n * task.dim
+        return 1 if share >= _ENOUGH else -(-_AT_ONCE // share)
 
     # ------------------------------------------------------------------ what is learned
 

@@ -477,7 +477,7 @@ def test_a_table_of_numbers_is_normal_and_new_after_a_while() -> None:
     assert not torch.equal(first, again)
     assert torch.equal(read(3, 2)[0], first[:2])  # whoever else reads
     assert not torch.equal(first[0], first[1])
-    later, renewed = read(700, 4, table)
+    later, renewed = read(4000, 4, table)
     assert renewed is not table
     for z in (first, later):
         ordered = z.flatten().double().sort().values
@@ -714,7 +714,7 @@ def test_noise_is_averaged_away() -> None:
         CBO(particles=200, alpha=10.0, alpha_growth=1.0, cooling=20),
         space=Space({"x": Real(-1, 1, shape=(3,))}),
         evaluations=40_000,
-        runs=8,
+        runs=64,
     )
     assert result.recommended is not None
     off = (result.recommended - 0.4).norm(dim=-1)
