@@ -18,32 +18,57 @@ Fill = Callable[[Tensor, tuple[slice, slice]], None]
 """Writes normal numbers, single precision, into ``(runs, rows, d)``, those of some runs (in row-major order) and rows."""
 
 _ENTRIES = 1 << 20  # of a table at least, and four times what a run reads at once
+_SEEDED = 16  # steps for which a generator draws before it is seeded anew
 _LIFE = 256  # steps for which a table is read at least before it is drawn anew
 _READS = 16  # times that a run reads each of its entries meanwhile, on average, where that takes longer
 _AHEAD = 64  # steps for which the places are drawn at once; a divisor of _LIFE
 
 
-def fresh(random: Random, runs: Sequence[int], share: int, mean: float, std: float) -> Fill:
-    """Numbers drawn where they are needed, on the CPU; the rows of each run in order, a multiple of 16 numbers at a time.
+@dataclass
+class Streams:
+    """Generators of normal numbers that go on from step to step on the CPU: seeding one takes as long as drawing thousands.
 
-    Args:
-        random: Their key.
-        runs: Run dimensions.
-        share: How many numbers each run draws in all.
-        mean: Their mean.
-        std: Their standard deviation.
+    Attributes:
+        generators: One for each run.
+        key: What they were seeded with.
+        steps: The step whose numbers they give next.
     """
-    streams = random.normal_streams(share, runs=runs)
-    stream = None
 
-    def fill(z: Tensor, at: tuple[slice, slice]) -> None:
-        nonlocal stream
-        for own in z.unbind(0):
-            if at[1].start == 0:
-                stream = next(streams)
-            own.normal_(mean, std, generator=stream)
+    generators: list[torch.Generator]
+    key: Random
+    steps: int
 
-    return fill
+    @staticmethod
+    def for_step(steps: int, share: int, random: Random, runs: Sequence[int], last: Streams | None) -> Streams:
+        """Generators that give the numbers of a step, or of the first steps before it that they have not given.
+
+        Args:
+            steps: Steps taken.
+            share: How many numbers each run draws at a step.
+            random: Key of all steps.
+            runs: Run dimensions.
+            last: Those of the step before.
+        """
+        block, row = divmod(steps, _SEEDED)
+        key = random.at(block).child("noise")
+        if last is not None and last.steps <= steps and last.key == key and len(last.generators) == math.prod(runs):
+            return last
+        return Streams([one.clone_state() for one in key.normal_streams(share, runs=runs)], key, steps - row)
+
+    def fill(self, mean: float, std: float) -> Fill:
+        """The numbers of the next step; those of each run in order, a multiple of 16 at a time.
+
+        Args:
+            mean: Their mean.
+            std: Their standard deviation.
+        """
+        self.steps += 1
+
+        def fill(z: Tensor, at: tuple[slice, slice]) -> None:
+            for own, generator in zip(z.unbind(0), self.generators[at[0]], strict=True):
+                own.normal_(mean, std, generator=generator)
+
+        return fill
 
 
 @dataclass

@@ -15,7 +15,7 @@ from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import SHARPNESS, aligned, alpha_for_sample_size, consensus, first_alpha, level, local_consensus
 from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, in_blocks, interpolate, step
 from zoopt.strategies.cbo.folding import fold
-from zoopt.strategies.cbo.numbers import Numbers, Table, fresh
+from zoopt.strategies.cbo.numbers import Numbers, Streams, Table
 from zoopt.strategies.cbo.surfaces import SURFACES, Surface, SurfaceName
 from zoopt.strategy import Capabilities, Example, State, Task, live
 
@@ -53,6 +53,7 @@ class CBOState(State):
         noise: Normal numbers of several steps, ``(*runs, steps, n, d)``.
         block: Which steps these are for.
         table: Normal numbers that all runs read from.
+        streams: Generators of the normal numbers of large steps.
     """
 
     x: Tensor
@@ -73,6 +74,7 @@ class CBOState(State):
     noise: Tensor | None = live()
     block: int = live(-1)
     table: Table | None = live()
+    streams: Streams | None = live()
 
 
 @dataclass(frozen=True)
@@ -433,7 +435,7 @@ class CBO(Generational):
             where = each[own] if one else each[at]
             move(block, where, z, contraction if rates is None else rates[at], None if roots is None else roots[own])
 
-        in_blocks(x, self._fill(task, inner, n, random, mean, std), move_block, fold=task.space.box)
+        in_blocks(x, self._fill(task, inner, x, random, mean, std), move_block, fold=task.space.box)
         if not task.space.box:
             fold(x, task.space)
 
@@ -508,20 +510,23 @@ class CBO(Generational):
 
     # ------------------------------------------------------------------ the numbers
 
-    def _fill(self, task: Task, inner: CBOState, n: int, random: Random, mean: float, std: float) -> Fill:
-        """Where the normal numbers of this step come from, for ``n`` particles of each run."""
-        share = n * task.dim
-        if self.numbers == "fresh":
-            return fresh(random.child("noise"), task.runs, share, mean, std)
-        inner.table = Table.for_step(inner.steps, share, mean, std, random, task.device, inner.table)
-        return inner.table.fill(inner.steps, random.child("noise"), task.runs, share)
+    def _fill(self, task: Task, inner: CBOState, x: Tensor, random: Random, mean: float, std: float) -> Fill:
+        """Where the normal numbers of this step come from, for particles ``x: (*runs, n, d)``."""
+        share = x.shape[-2] * x.shape[-1]
+        if self.numbers == "table":
+            inner.table = Table.for_step(inner.steps, share, mean, std, random, task.device, inner.table)
+            return inner.table.fill(inner.steps, random.child("noise"), task.runs, share)
+        inner.streams = Streams.for_step(inner.steps, share, random, task.runs, inner.streams)
+        while inner.streams.steps < inner.steps:  # a study that was opened again in between
+            in_blocks(x, inner.streams.fill(mean, std), lambda block, z, at: None, fold=False)
+        return inner.streams.fill(mean, std)
 
     def _normals(self, task: Task, inner: CBOState, n: int, random: Random, mean: float, std: float) -> Tensor:
         """Normal numbers of this step, ``(*runs, n, d)``, drawn in single precision: their last bits do not matter, their time does."""
         ahead = self._ahead(task, n)
         if self.numbers == "table":
             z = torch.empty((math.prod(task.runs), n, task.dim), dtype=torch.float32, device=task.device)
-            self._fill(task, inner, n, random, mean, std)(z, (slice(None), slice(None)))
+            self._fill(task, inner, z, random, mean, std)(z, (slice(None), slice(None)))
             return z.view(*task.runs, n, task.dim)
         if ahead == 1:
             key = random.child("noise")

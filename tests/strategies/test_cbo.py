@@ -941,3 +941,23 @@ def test_rows_of_several_particles_move_as_each_alone(particles: int, dim: int, 
     want = torch.lerp(c, x, eta)
     assert interpolate(x, c, eta) is x
     assert torch.equal(x, want)
+
+
+def test_a_large_step_is_the_same_for_a_study_opened_again_in_between(tmp_path: Path) -> None:
+    """Generators go on from step to step; those of a study that begins in the middle catch up."""
+    space = Space({"x": Real(-1, 1, shape=(90,))})
+    journal = f"sqlite:///{tmp_path / 'study.db'}"
+    whole = Study(space, CBO(particles=100), seed=3)
+    for step in range(20):
+        study = Study(space, CBO(particles=100), seed=3, journal=journal)
+        for part in (whole, study):
+            batch = part.ask(100)
+            part.tell(batch, (batch.x - 0.3).square().sum(-1))
+        if step % 3 == 0:
+            study.close()
+            study = Study(space, CBO(particles=100), seed=3, journal=journal)
+        expected, found = whole.ask(1), study.ask(1)
+        assert torch.equal(expected.x, found.x), step
+        whole.drop(expected)
+        study.drop(found)
+        study.close()
