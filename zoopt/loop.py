@@ -430,12 +430,20 @@ def _result(parts: list[_Found], space: Space) -> Result:
 def _improve(
     best: Tensor, violation: Tensor | None, incumbent: Tensor, values: Tensor, constraints: Tensor | None, ok: Tensor | None, x: Tensor
 ) -> tuple[Tensor, Tensor | None, Tensor]:
-    """The incumbent of each run after a step, without leaving the device; feasible first, then the smaller violation."""
+    """The incumbent of each run after a step, without leaving the device; feasible first, then the smaller violation.
+
+    ``best`` and ``incumbent`` may be overwritten.
+    """
     if constraints is None or violation is None or ok is None:
+        if x.device.type == "cpu" and x.dim() == 3:  # NumPy does it in a quarter of the time
+            told, known, points = values.numpy(), best.numpy(), x.numpy()
+            each = np.arange(len(told))
+            places = told.argmin(-1)
+            rows = np.nonzero(told[each, places] < known)[0]
+            known[rows], incumbent.numpy()[rows] = told[rows, places[rows]], points[rows, places[rows]]
+            return best, violation, incumbent
         low, at = values.min(-1)
         better = low < best
-        if x.device.type == "cpu" and not bool(better.any()):
-            return best, violation, incumbent
         best = torch.where(better, low, best)
     else:
         total = torch.where(ok, constraints.clamp_min(0).sum(-1), torch.inf)

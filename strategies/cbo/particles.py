@@ -13,7 +13,7 @@ from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations, rank_rows
 from zoopt.generation import Generational, GenerationState
 from zoopt.strategies.cbo.consensus import SHARPNESS, aligned, alpha_for_sample_size, consensus, first_alpha, level, local_consensus
-from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, in_blocks, interpolate, step
+from zoopt.strategies.cbo.diffusion import Noise, covariance_root, default_spread, extent, in_blocks, interpolate, step
 from zoopt.strategies.cbo.folding import fold
 from zoopt.strategies.cbo.numbers import Numbers, Streams, Table
 from zoopt.strategies.cbo.surfaces import SURFACES, Surface, SurfaceName
@@ -567,7 +567,8 @@ class CBO(Generational):
         """Of a particle's coordinate from where it moves to, ``(*runs,)``."""
         if inner.centres is not None:
             return (inner.x - inner.centres).abs().amax((-1, -2))
-        return torch.maximum(inner.x.amax(-2) - inner.c, inner.c - inner.x.amin(-2)).amax(-1)
+        low, high = extent(inner.x)
+        return torch.maximum(high - inner.c, inner.c - low).amax(-1)
 
     def info(self, task: Task, state: GenerationState) -> dict[str, float | str]:
         inner: CBOState = state.inner  # type: ignore[assignment]
