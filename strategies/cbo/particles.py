@@ -50,7 +50,7 @@ class CBOState(State):
         order: Order in which mini-batches take the particles, ``(*runs, N)``.
         first: Where the mini-batch that is out begins in that order.
         held: What the step needs that waits for the value of the consensus point.
-        noise: Normal numbers of several steps, ``(*runs, steps, n, d)``.
+        noise: Normal numbers of several steps, ``(*runs, steps, n, d)``, single precision.
         block: Which steps these are for.
         table: Normal numbers that all runs read from.
         streams: Generators of the normal numbers of large steps.
@@ -517,7 +517,7 @@ class CBO(Generational):
             inner.table = Table.for_step(inner.steps, share, mean, std, random, task.device, inner.table)
             return inner.table.fill(inner.steps, random.child("noise"), task.runs, share)
         inner.streams = Streams.for_step(inner.steps, share, random, task.runs, inner.streams)
-        while inner.streams.steps < inner.steps:  # a study that was opened again in between
+        while inner.streams.steps < inner.steps:  # since the state was saved in between
             in_blocks(x, inner.streams.fill(mean, std), lambda block, z, at: None, fold=False)
         return inner.streams.fill(mean, std)
 
@@ -534,9 +534,9 @@ class CBO(Generational):
         block, row = divmod(inner.steps, ahead)
         if inner.noise is None or inner.block != block:
             key, shape = random.at(block).child("noise"), (ahead, n, task.dim)
-            drawn = key.normal(shape, mean=mean, std=std, runs=task.runs, dtype=torch.float32, device=task.device)
-            inner.noise, inner.block = drawn.to(task.dtype), block
-        return inner.noise.select(-3, row)
+            inner.noise = key.normal(shape, mean=mean, std=std, runs=task.runs, dtype=torch.float32, device=task.device)
+            inner.block = block
+        return inner.noise.select(-3, row).to(task.dtype)
 
     def _ahead(self, task: Task, n: int) -> int:
         """For how many steps normal numbers are drawn at once."""
