@@ -27,6 +27,15 @@ class TrainingData:
     y: Tensor
     noise: Tensor | None = None
 
+    @property
+    def columns(self) -> list[TrainingData]:
+        """Each outcome by itself; ``noise`` only where some of it was told."""
+        parts = []
+        for k in range(self.y.shape[1]):
+            noise = None if self.noise is None else self.noise[:, k : k + 1]
+            parts.append(TrainingData(self.x, self.y[:, k : k + 1], noise if noise is not None and bool(noise.isfinite().any()) else None))
+        return parts
+
 
 @dataclass(frozen=True)
 class Surrogate:

@@ -35,7 +35,7 @@ from zoopt.journal import Event, Journal
 from zoopt.random import Random
 from zoopt.restore import ReplayWarning
 from zoopt.stop import Evaluations
-from zoopt.strategies.bo.acquisitions import Automatic
+from zoopt.strategies.bo.automatic import Automatic
 from zoopt.strategy import Capabilities, Request, State, Strategy, Task, make
 from zoopt.trials import TrialState
 

@@ -33,7 +33,7 @@ from zoopt.random import Random
 from zoopt.restore import ReplayWarning, read
 from zoopt.state import to_bytes
 from zoopt.stop import Evaluations, Stalled, Target
-from zoopt.strategies.bo.acquisitions import Automatic
+from zoopt.strategies.bo.automatic import Automatic
 from zoopt.strategy import Capabilities, Request, State, Strategy, Task, make
 from zoopt.study import StudyEvent
 from zoopt.trials import TrialState

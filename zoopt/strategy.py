@@ -64,6 +64,8 @@ class Task:
         device: Where tensors live.
         dtype: Floating type of encoded points and values.
         problem: The problem object, for what it offers beyond values; None where there is none.
+        maximised: Objectives that are maximised outside: their values come with the sign turned, and numbers about them in a recipe,
+            which are written as the user counts, must be turned likewise.
     """
 
     space: Space
@@ -75,6 +77,7 @@ class Task:
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float64
     problem: Any = None
+    maximised: frozenset[str] = frozenset()
 
     @property
     def dim(self) -> int:

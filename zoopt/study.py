@@ -214,6 +214,7 @@ class Study:
             read_device(device),
             read_dtype(dtype),
             problem,
+            frozenset(name for name, way in directions.items() if way == "maximize"),
         )
         self.strategy.check(self.task)
         self.stop: Rule = any_of(stop)

@@ -13,7 +13,7 @@ import math
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -35,8 +35,17 @@ _LEAST = 1e-300  # of what is positive before its logarithm is taken
 class Acquisition:
     """Base class of every acquisition function: a frozen dataclass of hyper-parameters."""
 
+    several: ClassVar[bool | None] = False  # whether it is for several objectives; None: for any number
+
     def check(self, task: Task) -> None:
         """Refuses, with a ConfigError, a task in which it has no meaning."""
+        m = len(task.objectives)
+        if self.several is not None and self.several != (m > 1):
+            fitting = "hypervolume-improvement" if m > 1 else "improvement"
+            raise ConfigError(
+                f"{type(self).__name__} is for {'several objectives' if self.several else 'one objective'}, and this study has {m}; "
+                f"take acquisition = 'automatic' or '{fitting}'."
+            )
 
     @abstractmethod
     def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
@@ -69,59 +78,55 @@ def make_acquisition(acquisition: Acquisition | str) -> Acquisition:
 
 
 @dataclass(frozen=True)
-class Automatic(Acquisition):
-    """What fits the task: log expected improvement where values are exact, noisy log expected improvement elsewhere.
-
-    Noise, points that are awaited, outcome constraints and failures call for joint posterior samples; one exact value at a time does not.
-    While nothing feasible is known it is the probability of feasibility.
-    """
-
-    samples: int = 128  # joint posterior samples of the noisy improvement
-
-    def __post_init__(self) -> None:
-        _at_least(self, samples=2)
-
-    def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
-        return self._chosen(fitted, awaited).function(fitted, awaited)
-
-    def _chosen(self, fitted: Fitted, awaited: Tensor | None) -> Acquisition:
-        plain = not fitted.limits and awaited is None and fitted.deterministic
-        return Improvement() if plain else NoisyImprovement(self.samples)
-
-    def title(self, fitted: Fitted) -> str:
-        return self._chosen(fitted, fitted.awaited).title(fitted)
-
-
-@dataclass(frozen=True)
-class NoisyImprovement(Acquisition):
-    """Noisy log expected improvement: over the best of the told points in each of many joint posterior samples, pending ones among them.
-
-    Letham, Karrer, Ottoni, Bakshy, Constrained Bayesian optimization with noisy experiments, Bayesian Analysis 14(2), 2019.
-    """
+class Sampled(Acquisition):
+    """Functions over joint posterior samples, those at points that are awaited among them; feasibility alone while nothing is feasible."""
 
     samples: int = 128  # joint posterior samples
 
     def __post_init__(self) -> None:
-        _at_least(self, samples=2)
+        at_least(self, samples=2)
 
     def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
         from botorch.acquisition.logei import qLogProbabilityOfFeasibility
         from botorch.sampling import SobolQMCNormalSampler
 
-        from zoopt.strategies.bo.improvement import NoisyImprovement as Joint
         from zoopt.strategies.bo.search import seed_of
 
         sampler = SobolQMCNormalSampler(torch.Size([self.samples]), seed=seed_of(fitted.random.child("samples")))
-        if fitted.limits and not fitted.feasible:
-            made: Function = qLogProbabilityOfFeasibility(
-                fitted.joint, constraints=fitted.scaled_limits, sampler=sampler, X_pending=awaited
-            )
-            return made
-        made = Joint(-fitted.worse, fitted.joint, fitted.baseline, sampler, awaited, fitted.scaled_limits or None)
+        if not fitted.seeks_feasibility:
+            return self.gain(fitted, awaited, sampler)
+        made: Function = qLogProbabilityOfFeasibility(fitted.joint, constraints=fitted.scaled_limits, sampler=sampler, X_pending=awaited)
         return made
 
+    @abstractmethod
+    def gain(self, fitted: Fitted, awaited: Tensor | None, sampler: Any) -> Function:
+        """The function where a feasible point is known, or none is needed."""
+
+    @abstractmethod
+    def name(self, fitted: Fitted) -> str:
+        """What that function is called in reports."""
+
     def title(self, fitted: Fitted) -> str:
-        return "log probability of feasibility" if fitted.limits and not fitted.feasible else "noisy log expected improvement"
+        return "log probability of feasibility" if fitted.seeks_feasibility else self.name(fitted)
+
+
+@dataclass(frozen=True)
+class NoisyImprovement(Sampled):
+    """Noisy log expected improvement: over the best of the told points in each of many joint posterior samples, pending ones among them.
+
+    Letham, Karrer, Ottoni, Bakshy, Constrained Bayesian optimization with noisy experiments, Bayesian Analysis 14(2), 2019.
+    """
+
+    def gain(self, fitted: Fitted, awaited: Tensor | None, sampler: Any) -> Function:
+        from zoopt.strategies.bo.sampled import LogImprovement
+
+        made: Function = LogImprovement(
+            lambda samples: samples[..., 0], fitted.worse, fitted.joint, fitted.baseline, sampler, awaited, fitted.scaled_limits or None
+        )
+        return made
+
+    def name(self, fitted: Fitted) -> str:
+        return "noisy log expected improvement"
 
 
 @dataclass(frozen=True)
@@ -139,7 +144,7 @@ class _Weighted(Acquisition):
                 total = total + torch.special.log_ndtr(-mean / sd)
             return total
 
-        if limits and not fitted.feasible:
+        if fitted.seeks_feasibility:
             return feasible
         promise = self.promise(believed)
         return (lambda x: promise(x) + feasible(x)) if limits else promise
@@ -227,7 +232,7 @@ class KnowledgeGradient(_Weighted):
     kept: int = 24  # told points, those with the least expected value
 
     def __post_init__(self) -> None:
-        _at_least(self, spread=0, kept=1)
+        at_least(self, spread=0, kept=1)
 
     def promise(self, fitted: Fitted) -> Function:
         told = fitted.settings[torch.argsort(fitted.expected(fitted.settings), stable=True)[: self.kept]]
@@ -259,7 +264,7 @@ class MaxValueEntropy(_Weighted):
     spread: int = 256  # points at which they are looked for, beside the best told ones
 
     def __post_init__(self) -> None:
-        _at_least(self, samples=1, spread=1)
+        at_least(self, samples=1, spread=1)
 
     def promise(self, fitted: Fitted) -> Function:
         _, paths = fitted.sampled(fitted.objective, self.spread, self.samples, fitted.random.child("least values"))
@@ -290,7 +295,7 @@ class Thompson(Acquisition):
     spread: int = 256  # points at which functions are drawn, beside the best told ones
 
     def __post_init__(self) -> None:
-        _at_least(self, spread=1)
+        at_least(self, spread=1)
 
     def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
         key = fitted.random.child("function", 0 if awaited is None else len(awaited))
@@ -326,6 +331,8 @@ class Guided(Acquisition):
     width: float = 0.1  # standard deviation of the belief, in widths of the space
     confidence: float = 10.0  # results after which the belief weighs as much as what is known
 
+    several: ClassVar[bool | None] = None  # as the other one
+
     def __post_init__(self) -> None:
         if not isinstance(self.near, Mapping) or not self.near:
             raise ConfigError(f"guided needs near, parameters by name near which the optimum is believed to be; got {self.near!r}.")
@@ -341,6 +348,7 @@ class Guided(Acquisition):
                 raise ConfigError(f"{name} must be above 0; got {getattr(self, name)!r}.")
 
     def check(self, task: Task) -> None:
+        """Refuses what the other one refuses, and names that the space has not."""
         self._inner.check(task)
         self._belief(task)
 
@@ -432,7 +440,8 @@ def _continued(model: Any, grid: Tensor, values: Tensor) -> Function:
     return at
 
 
-def _at_least(recipe: Any, **least: int) -> None:
+def at_least(recipe: Any, **least: int) -> None:
+    """Refuses a recipe in which one of these fields is smaller than what is given for it."""
     for name, smallest in least.items():
         if not getattr(recipe, name) >= smallest:
             raise ConfigError(f"{name} must be at least {smallest}; got {getattr(recipe, name)!r}.")

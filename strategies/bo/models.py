@@ -25,6 +25,7 @@ _F64 = torch.float64
 _MOST_LOOKED_AT = 300  # points of the least posterior mean among which those are looked for that may be the best
 _MOST_BASELINE = 64  # points that may be the best, over which an improvement is measured
 _WORLDS = 1024  # joint posterior samples by which they are found
+_WORLDS_OF_FRONTS = 128  # with several objectives, where many points may be on the front of a world
 _EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covariance has more rows
 
 
@@ -32,8 +33,8 @@ _EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covaria
 class Data:
     """What the models are fitted to."""
 
-    objective: TrainingData
-    constraints: Tensor  # (n, c) beside the objective's rows, NaN where not told
+    objectives: TrainingData  # (n, m) values
+    constraints: Tensor  # (n, c) beside their rows, NaN where not told
     failed: Tensor  # (f, d) points whose evaluation failed
 
 
@@ -44,14 +45,17 @@ class Fitted:
     those columns set to the settings that are asked for. What was reached under other settings is no measure.
 
     Attributes:
-        objective: Model of what is minimised.
+        objectives: Models of what is minimised, one output each.
         limits: Models of the outcome constraints and of failing, one output each; negative is feasible.
         scales: Spread of each limit's outcomes.
         feasible: Whether a feasible point is known.
-        incumbents: The best points, ``(k, d)``.
+        incumbents: The best points, ``(k, d)``; with several objectives all that are on the front.
         settings: The points told, in the settings that are asked for, ``(n, d)``.
-        worse: A value worse than all.
-        range_of_values: Largest less smallest value, positive.
+        units: What the values and models of the objectives are measured in, ``(m,)``.
+        values: Values at the settings, ``(n, m)``: as told, or as expected where the asker fixes columns.
+        violation: Total violation of the limits at the settings, ``(n,)``.
+        worse: A value worse than all, of the first objective.
+        range_of_values: Largest less smallest value of the first objective, positive.
         told: How many points the models are fitted to.
         awaited: Points whose results are awaited, ``(p, d)``, or None.
         memory: Hyperparameters for a warm start of later fits, by model.
@@ -62,29 +66,31 @@ class Fitted:
         self.deterministic = task.deterministic
         self.search = search
         self.random = random
-        self.told = data.objective.x.shape[0]
+        self.told = data.objectives.x.shape[0]
         self.failures = data.failed.shape[0]
         self.awaited: Tensor | None = None
         self.memory: dict[str, Tensor] = {}
         self.limits: list[Any] = []
         self.scales: list[float] = []
 
-        def fit(name: str, part: TrainingData) -> tuple[Any, Tensor]:
-            scaled, _ = scaled_to_unit(part)
+        def fit(name: str, part: TrainingData) -> tuple[Any, Tensor, float]:
+            scaled, unit = scaled_to_unit(part)
             model = surrogate.fit(scaled, task, memory.get(name))
             remembered = surrogate.memory(model)
             if remembered is not None:
                 self.memory[name] = remembered
-            return model, scaled.y[:, 0]
+            return model, scaled.y[:, 0], unit
 
-        x = data.objective.x
-        self.objective, y = fit("objective", data.objective)
+        x, parts = data.objectives.x, [fit(f"objective {k}", part) for k, part in enumerate(data.objectives.columns)]
+        self.objectives = [model for model, _, _ in parts]
+        values = torch.stack([outcomes for _, outcomes, _ in parts], -1)
+        self.units = torch.tensor([unit for _, _, unit in parts], dtype=_F64)
         for j in range(data.constraints.shape[-1]):
             column = data.constraints[:, j]
             told = torch.isfinite(column)
             if int(told.sum()) < 2:
                 continue
-            model, outcomes = fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1)))
+            model, outcomes, _ = fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1)))
             spread = float(outcomes.std())
             self.limits.append(model)
             self.scales.append(spread if spread > 0 else 1.0)
@@ -95,35 +101,71 @@ class Fitted:
         violation = violation_of(data.constraints)
         if search.fixed:
             x = torch.unique(search.valid(x, random.child("settings")), dim=0)
-            y, violation = self._expected(x)
+            values, violation = self._expected(x)
         self.feasible = bool((violation <= 0).any())
-        order = best_first(y, violation)
+        self.settings, self.values, self.violation = x, values, violation
+        merit = merit_of(values)
+        order = best_first(merit, violation)
+        kept = 5 if values.shape[1] == 1 else max(5, int((merit <= 0).sum()))
+        self.incumbents = x[order[:kept]]
+        y = values[:, 0]
         self._best = y[order[0]]
         self.worse = float(2.0 * y.max() - y.min())
         spread = float(y.max() - y.min())
         self.range_of_values = spread if spread > 0 else 1.0
-        self.settings = x
-        self.incumbents = x[order[:5]]
+
+    @property
+    def objective(self) -> Any:
+        """The model of the only objective."""
+        (model,) = self.objectives
+        return model
+
+    @property
+    def seeks_feasibility(self) -> bool:
+        """Whether a feasible point is needed before anything else counts."""
+        return bool(self.limits) and not self.feasible
 
     @property
     def joint(self) -> Any:
-        """All models as one: the objective, then the limits."""
+        """All models as one: the objectives, then the limits."""
         from botorch.models import ModelListGP
 
-        return self.objective if not self.limits else ModelListGP(self.objective, *self.limits)
+        models = [*self.objectives, *self.limits]
+        return models[0] if len(models) == 1 else ModelListGP(*models)
 
     @property
     def scaled_limits(self) -> list[Callable[[Tensor], Tensor]]:
         """The limits as functions of samples of the joint model, in units of their spread."""
-        return [_Limit(k + 1, scale) for k, scale in enumerate(self.scales)]
+        return [_Limit(len(self.objectives) + k, scale) for k, scale in enumerate(self.scales)]
 
     @cached_property
     def incumbent_value(self) -> Tensor:
         """The best value, or where values are noisy the least expected one, of the points that are feasible as far as is known."""
         if self.deterministic:
             return self._best
-        y, violation = self._expected(self.settings)
-        return y[best_first(y, violation)[0]]
+        values, violation = self._expected(self.settings)
+        return values[best_first(values[:, 0], violation)[0], 0]
+
+    @cached_property
+    def front(self) -> Tensor:
+        """Values of the told points that are feasible and that no other feasible one dominates, ``(k, m)``; noise is seen through.
+
+        While nothing feasible is known, they are those of the least violation.
+        """
+        values, violation = (self.values, self.violation) if self.deterministic else self._expected(self.settings)
+        best = values[violation <= violation.min().clamp_min(0.0)]
+        return torch.unique(best[merit_of(best) <= 0], dim=0) if best.shape[1] > 1 else best.amin(0, keepdim=True)
+
+    @cached_property
+    def corners(self) -> tuple[Tensor, Tensor]:
+        """The best values of the front, each objective by itself, and the point that hypervolume is measured from, ``(m,)`` each.
+
+        That is the worst values of the front and a tenth of its range more; where the front has no range, of all values.
+        """
+        ideal, nadir = self.front.amin(0), self.front.amax(0)
+        whole = self.values.amax(0) - self.values.amin(0)
+        size = torch.where(nadir - ideal > 1e-9 * whole, nadir - ideal, whole)
+        return ideal, nadir + 0.1 * torch.where(size > 0, size, torch.ones_like(size))
 
     @cached_property
     def noise_variance(self) -> float:
@@ -133,17 +175,18 @@ class Fitted:
         return 0.0 if noise is None or self.deterministic else float(noise.detach().mean() * scale.detach().mean() ** 2)
 
     def expected(self, x: Tensor) -> Tensor:
-        """Posterior mean of the objective at ``x: (n, d)``, ``(n,)``."""
-        return self._expected(x)[0]
+        """Posterior mean of the only objective at ``x: (n, d)``, ``(n,)``."""
+        return self._expected(x)[0].squeeze(-1)
 
     def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior mean of the objective and total violation by the posterior means of the others at ``x: (n, d)``, ``(n,)`` each."""
+        """Posterior means of the objectives, ``(n, m)``, and total violation by those of the limits, ``(n,)``, at ``x: (n, d)``."""
         with torch.no_grad():
-            y, *limits = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in (self.objective, *self.limits)]
-        violation = torch.zeros_like(y)
-        for limit, scale in zip(limits, self.scales, strict=True):
+            means = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in (*self.objectives, *self.limits)]
+        m = len(self.objectives)
+        violation = x.new_zeros(x.shape[0])
+        for limit, scale in zip(means[m:], self.scales, strict=True):
             violation += limit.clamp_min(0) / scale
-        return y, violation
+        return torch.stack(means[:m], -1), violation
 
     def believing(self, awaited: Tensor | None) -> Fitted:
         """The same, had the points that are awaited, ``(p, d)``, given the values that are expected of them."""
@@ -151,7 +194,7 @@ class Fitted:
             return self
         believed = copy(self)
         believed.__dict__.pop("incumbent_value", None)
-        believed.objective = _conditioned(self.objective, awaited)
+        believed.objectives = [_conditioned(model, awaited) for model in self.objectives]
         believed.limits = [_conditioned(limit, awaited) for limit in self.limits]
         return believed
 
@@ -171,21 +214,30 @@ class Fitted:
         """Points told that are the best in some of the worlds in which what was told holds, the likeliest first."""
         from botorch.sampling import SobolQMCNormalSampler
 
-        models = [self.objective, *self.limits]
+        m, models = len(self.objectives), [*self.objectives, *self.limits]
         x: Tensor = torch.unique(self.settings, dim=0)  # told twice, a point would only make the covariance singular
-        most = min(_MOST_LOOKED_AT, _EXACT // len(models))
-        if x.shape[0] > most:
-            x = x[best_first(*self._expected(x))[:most]]
+        values, violation = self._expected(x)
+        first = best_first(merit_of(values), violation)[: min(_MOST_LOOKED_AT, _EXACT // len(models))]
+        if first.numel() < x.shape[0]:
+            x, first = x[first], torch.arange(first.numel())
         samples = []
         for k, model in enumerate(models):
-            sampler = SobolQMCNormalSampler(torch.Size([_WORLDS]), seed=seed_of(self.random.child("worlds", k)))
+            sampler = SobolQMCNormalSampler(
+                torch.Size([_WORLDS if m == 1 else _WORLDS_OF_FRONTS]), seed=seed_of(self.random.child("worlds", k))
+            )
             with torch.no_grad():
                 samples.append(sampler(model.posterior(x))[..., 0])
-        keeps = torch.stack(samples[1:]).le(0).all(0) if len(samples) > 1 else torch.ones_like(samples[0], dtype=torch.bool)
-        best = torch.where(keeps, samples[0], torch.inf).argmin(-1)[keeps.any(-1)]
-        if best.numel() == 0:
-            return x[best_first(*self._expected(x))[:_MOST_BASELINE]]
-        times = torch.bincount(best, minlength=x.shape[0])
+        drawn = torch.stack(samples[:m], -1)  # (worlds, n, m)
+        keeps = torch.stack(samples[m:]).le(0).all(0) if len(samples) > m else torch.ones_like(samples[0], dtype=torch.bool)
+        if m == 1:
+            best = torch.where(keeps, drawn[..., 0], torch.inf).argmin(-1)[keeps.any(-1)]
+            times = torch.bincount(best, minlength=x.shape[0])
+        else:
+            times = torch.stack(
+                [(merit_of(torch.where(k.unsqueeze(-1), y, torch.inf)) <= 0) & k for y, k in zip(drawn, keeps, strict=True)]
+            ).sum(0)
+        if not bool(times.any()):
+            return x[first[:_MOST_BASELINE]]
         order = torch.argsort(times, descending=True, stable=True)[:_MOST_BASELINE]
         return x[order[times[order] > 0]]
 
@@ -240,6 +292,17 @@ def violation_of(constraints: Tensor) -> Tensor:
 def best_first(y: Tensor, violation: Tensor) -> Tensor:
     """Row numbers ``(n,)``, the best first: by ``violation: (n,)``, then by ``y: (n,)``."""
     return torch.from_numpy(np.lexsort((y.numpy(), violation.numpy())))
+
+
+def merit_of(values: Tensor) -> Tensor:
+    """What rows of ``values: (n, m)`` are ordered by, ``(n,)``: the value, or with several objectives how many rows dominate each.
+
+    Fonseca & Fleming, Genetic algorithms for multiobjective optimization, ICGA 1993.
+    """
+    if values.shape[1] == 1:
+        return values[:, 0]
+    worse = (values.unsqueeze(1) >= values).all(-1) & (values.unsqueeze(1) > values).any(-1)
+    return worse.sum(-1).to(values.dtype)
 
 
 def winsorised(y: Tensor) -> Tensor:

@@ -18,7 +18,7 @@ from zoopt.errors import ConfigError, Exhausted, ModelWarning
 from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
-from zoopt.strategies.bo.models import Data, Fitted, best_first, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.models import Data, Fitted, best_first, merit_of, scaled_to_unit, violation_of, winsorised
 from zoopt.strategies.bo.search import Search
 from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
 from zoopt.surrogates.base import Surrogate, TrainingData
@@ -35,10 +35,10 @@ class BOState(State):
 
     ids: Tensor  # (n,) int64
     x: Tensor  # (n, d) encoded
-    y: Tensor  # (n,) values, +inf where the evaluation failed
+    values: Tensor  # (n, m), +inf where the evaluation failed
     ok: Tensor  # (n,) bool
     constraints: Tensor  # (n, c), NaN where not told
-    noise: Tensor  # (n,) standard deviations, NaN where not told
+    noise: Tensor  # (n, m) standard deviations, NaN where not told
     asked: Tensor  # (a, d) every point handed out
     design: int = 0  # points of the Sobol sequence that are used up
     fits: int = 0
@@ -51,9 +51,9 @@ class BO(Strategy[BOState]):
     """Bayesian optimization: a Gaussian process and log expected improvement, for expensive objectives.
 
     Starts with a scrambled Sobol design. Then fits the surrogate and maximises noisy log expected improvement (Ament et al.
-    2023) beside what is pending. Integers and choices are searched by whole levels; outcome constraints get a model each;
-    failures lower the promise of their neighbourhood. A proposal costs tenths of a second to seconds: take CMA-ES where an
-    evaluation is cheaper, and above some thousand evaluations.
+    2023), of hypervolume with several objectives (Daulton et al. 2021), beside what is pending. Integers and choices are searched by
+    whole levels; outcome constraints get a model each; failures lower the promise of their neighbourhood. A proposal costs tenths of a
+    second to seconds: take CMA-ES where an evaluation is cheaper, and above some thousand evaluations.
     """
 
     surrogate: Surrogate | str = "gp"  # model of the outcomes: a recipe, or the name of a registered one
@@ -63,7 +63,7 @@ class BO(Strategy[BOState]):
     restarts: int = 4  # points that are refined by gradient and by neighbouring levels
     most_points: int = 1000  # most observations a model is fitted to: the best half and the latest half
 
-    capabilities = Capabilities(feedback="values", objectives=1, constraints=True, unbounded=True, choices=True)
+    capabilities = Capabilities(feedback="values", objectives=None, constraints=True, unbounded=True, choices=True)
 
     def __post_init__(self) -> None:
         if isinstance(self.surrogate, str):
@@ -92,14 +92,14 @@ class BO(Strategy[BOState]):
 
     def begin(self, task: Task, random: Random) -> BOState:
         """Nothing told, nothing handed out."""
-        d, c = task.dim, len(task.constraints)
+        d, m, c = task.dim, len(task.objectives), len(task.constraints)
         return BOState(
             ids=torch.empty(0, dtype=torch.int64),
             x=torch.empty((0, d), dtype=_F64),
-            y=torch.empty(0, dtype=_F64),
+            values=torch.empty((0, m), dtype=_F64),
             ok=torch.empty(0, dtype=torch.bool),
             constraints=torch.empty((0, c), dtype=_F64),
-            noise=torch.empty(0, dtype=_F64),
+            noise=torch.empty((0, m), dtype=_F64),
             asked=torch.empty((0, d), dtype=_F64),
         )
 
@@ -114,16 +114,16 @@ class BO(Strategy[BOState]):
         if observations.n == 0 or not observations.has_values:
             return state
         n, c = observations.n, len(task.constraints)
-        y = _host(observations.values)[:, 0]
+        values = _host(observations.values)
         rows = {
             "ids": torch.from_numpy(np.array(observations.ids)),
             "x": _host(observations.x),
-            "y": y,
-            "ok": observations.ok.cpu() & torch.isfinite(y),
+            "values": values,
+            "ok": observations.ok.cpu() & torch.isfinite(values).all(-1),
             "constraints": torch.full((n, c), torch.nan, dtype=_F64)
             if observations.constraints is None
             else _host(observations.constraints),
-            "noise": torch.full((n,), torch.nan, dtype=_F64) if observations.noise is None else _host(observations.noise)[:, 0],
+            "noise": torch.full_like(values, torch.nan) if observations.noise is None else _host(observations.noise),
         }
         stays = ~torch.isin(state.ids, rows["ids"][rows["ids"] >= 0])
         for name, new in rows.items():
@@ -168,16 +168,17 @@ class BO(Strategy[BOState]):
     def recommend(self, task: Task, state: BOState) -> Tensor | None:
         """The observed feasible point of least posterior mean; the least violation where none is feasible.
 
-        Where the space has context variables, it is the best over all contexts seen, and may owe that to its context.
+        None with several objectives: which trade-off to take is not for the method to say. Where the space has context variables, it
+        is the best over all contexts seen, and may owe that to its context.
         """
         rows = torch.nonzero(state.ok).flatten()
-        if rows.numel() == 0:
+        if rows.numel() == 0 or len(task.objectives) > 1:
             return None
-        x, y, violation = state.x[rows], state.y[rows], violation_of(state.constraints[rows])
+        x, violation = state.x[rows], violation_of(state.constraints[rows])
         if not bool((violation <= 0).any()):
             best = int(violation.argmin())
         else:
-            score = y
+            score = state.values[rows, 0]
             if not task.deterministic and rows.numel() > 1:
                 try:
                     predicted = self.predict(task, state, x)
@@ -191,16 +192,19 @@ class BO(Strategy[BOState]):
         return x[best].to(task.device, task.dtype)
 
     def predict(self, task: Task, state: BOState, x: Tensor) -> tuple[Tensor, Tensor] | None:
-        """Posterior mean and standard deviation of the objective, ``(n, 1)`` each; None before two points are told."""
+        """Posterior mean and standard deviation of the objectives, ``(n, m)`` each; None before two points are told."""
         if int(state.ok.sum()) < 2:
             return None
         with _few_threads(int(state.ok.sum())):
-            scaled, unit = scaled_to_unit(self._data(task, state).objective)
-            model = self._surrogate.fit(scaled, task, state.hyperparameters.get("objective"))  # which may follow gradients
-            with torch.no_grad():
-                posterior: Any = model.posterior(_host(x).unsqueeze(-2))
-                mean, sd = unit * posterior.mean.squeeze(-2), unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt()
-        return mean.to(x), sd.to(x)
+            means, sds = [], []
+            for k, part in enumerate(self._data(task, state).objectives.columns):
+                scaled, unit = scaled_to_unit(part)
+                model = self._surrogate.fit(scaled, task, state.hyperparameters.get(f"objective {k}"))  # which may follow gradients
+                with torch.no_grad():
+                    posterior: Any = model.posterior(_host(x).unsqueeze(-2))
+                    means.append(unit * posterior.mean.squeeze(-2))
+                    sds.append(unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt())
+        return torch.cat(means, -1).to(x), torch.cat(sds, -1).to(x)
 
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:
         """What the last proposal rested on, and what it cost."""
@@ -230,13 +234,11 @@ class BO(Strategy[BOState]):
         failed = order[~state.ok[order]]
         if rows.numel() > self.most_points:
             earlier, latest = rows[: -(self.most_points // 2)], rows[-(self.most_points // 2) :]
-            best = best_first(state.y[earlier], violation_of(state.constraints[earlier]))[: self.most_points - latest.numel()]
+            order = best_first(merit_of(state.values[earlier]), violation_of(state.constraints[earlier]))
+            best = order[: self.most_points - latest.numel()]
             rows = torch.cat([earlier[best.sort().values], latest])
-        noise = state.noise[rows].unsqueeze(-1)
-        objective = TrainingData(
-            state.x[rows], winsorised(state.y[rows]).unsqueeze(-1), noise if bool(torch.isfinite(noise).any()) else None
-        )
-        return Data(objective, state.constraints[rows], state.x[failed][-self.most_points :])
+        values = torch.stack([winsorised(column) for column in state.values[rows].T], -1)
+        return Data(TrainingData(state.x[rows], values, state.noise[rows]), state.constraints[rows], state.x[failed][-self.most_points :])
 
     def _modelled(
         self, task: Task, state: BOState, pending: Tensor, search: Search, points: list[Tensor], wanted: int, random: Random

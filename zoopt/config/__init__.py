@@ -211,11 +211,14 @@ class StudyConfig:
             deterministic=self.study.deterministic,
             device=read_device(self.study.device),
             problem=problem if hasattr(problem, "optimum") else None,
+            maximised=frozenset(name for name, way in self.objectives.items() if way == "maximize"),
         )
         try:
             self.recipe.check(task)
         except CapabilityError as error:
             report.add(("study", "strategy"), str(error))
+        except ConfigError as error:  # a field of the recipe that does not fit the space or the objectives
+            report.add(("strategy",), str(error))
         report.finish()
 
     def _conflicts(self) -> Iterable[tuple[Keys, str]]:

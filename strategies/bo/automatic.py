@@ -1,0 +1,48 @@
+"""The acquisition function that fits the task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from zoopt.strategies.bo.acquisitions import Acquisition, Function, Improvement, NoisyImprovement, at_least
+from zoopt.strategies.bo.several import HypervolumeImprovement, Scalarised
+
+if TYPE_CHECKING:
+    from zoopt.strategies.bo.models import Fitted
+
+_MOST_OBJECTIVES = 4  # beyond, the boxes that make up a hypervolume are too many
+
+
+@dataclass(frozen=True)
+class Automatic(Acquisition):
+    """What fits the task: log expected improvement where values are exact, noisy log expected improvement elsewhere.
+
+    Noise, points that are awaited, outcome constraints and failures call for joint posterior samples; one exact value at a time does not.
+    With several objectives it is noisy log expected hypervolume improvement, from five on ``scalarised``. While nothing feasible is known
+    it is the probability of feasibility.
+    """
+
+    samples: int | None = None  # joint posterior samples; None: 128, of fronts 64
+
+    several: ClassVar[bool | None] = None
+
+    def __post_init__(self) -> None:
+        if self.samples is not None:
+            at_least(self, samples=2)
+
+    def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
+        return self._chosen(fitted, awaited).function(fitted, awaited)
+
+    def _chosen(self, fitted: Fitted, awaited: Tensor | None) -> Acquisition:
+        m = len(fitted.objectives)
+        given: Any = {} if self.samples is None else {"samples": self.samples}
+        if m > 1:
+            return HypervolumeImprovement(**given) if m <= _MOST_OBJECTIVES else Scalarised(**given)
+        plain = not fitted.limits and awaited is None and fitted.deterministic
+        return Improvement() if plain else NoisyImprovement(**given)
+
+    def title(self, fitted: Fitted) -> str:
+        return self._chosen(fitted, fitted.awaited).title(fitted)
