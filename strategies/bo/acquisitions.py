@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Function = Callable[[Tensor], Tensor]
 """Takes points one by one, ``(m, 1, d)``, and gives ``(m,)``, the larger the better."""
 
-_LEAST = 1e-300  # of what is positive before its logarithm is taken
+LEAST = 1e-300  # of what is positive before its logarithm is taken
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class NoisyImprovement(Sampled):
 
 
 @dataclass(frozen=True)
-class _Weighted(Acquisition):
+class Weighted(Acquisition):
     """Functions of one point and its own posterior; points that are awaited count as told, with the values that are expected there."""
 
     def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
@@ -155,7 +155,7 @@ class _Weighted(Acquisition):
 
 
 @dataclass(frozen=True)
-class Improvement(_Weighted):
+class Improvement(Weighted):
     """Log expected improvement over the best value, or under noise over the best expected one. Jones, Schonlau & Welch (1998)."""
 
     def promise(self, fitted: Fitted) -> Function:
@@ -169,7 +169,7 @@ class Improvement(_Weighted):
 
 
 @dataclass(frozen=True)
-class ProbabilityOfImprovement(_Weighted):
+class ProbabilityOfImprovement(Weighted):
     """Log probability of an improvement by a margin. Kushner (1964). Greedy with a small margin."""
 
     margin: float = 0.01  # improvement that counts, as a part of the range of what is expected at the told points
@@ -193,7 +193,7 @@ class ProbabilityOfImprovement(_Weighted):
 
 
 @dataclass(frozen=True)
-class ConfidenceBound(_Weighted):
+class ConfidenceBound(Weighted):
     """Lower confidence bound of what is minimised, known as upper confidence bound. Srinivas, Krause, Kakade, Seeger (2010), Theorem 1."""
 
     beta: float | None = None  # the bound is sqrt(beta) standard deviations away; None: 2 ln(k t^2 pi^2 / 0.6) for t results, k = 1000
@@ -211,7 +211,7 @@ class ConfidenceBound(_Weighted):
             bound = mean - math.sqrt(beta) * sd
             if not fitted.limits:
                 return -bound
-            return torch.nn.functional.softplus((fitted.worse - bound) / fitted.range_of_values, beta=20.0).clamp_min(_LEAST).log()
+            return torch.nn.functional.softplus((fitted.worse - bound) / fitted.range_of_values, beta=20.0).clamp_min(LEAST).log()
 
         return gain
 
@@ -220,7 +220,7 @@ class ConfidenceBound(_Weighted):
 
 
 @dataclass(frozen=True)
-class KnowledgeGradient(_Weighted):
+class KnowledgeGradient(Weighted):
     """Log knowledge gradient: how much the least expected value falls, over the told points and points spread over the space.
 
     Frazier, Powell, Dayanik, The knowledge-gradient policy for correlated normal beliefs, INFORMS J. Computing 21(4), 2009, exact for a
@@ -243,45 +243,17 @@ class KnowledgeGradient(_Weighted):
         def log_gain(x: Tensor) -> Tensor:
             posterior: Any = fitted.objective.posterior(torch.cat([x, fixed.expand(x.shape[0], -1, -1)], -2))
             mean, covariance = posterior.mean.squeeze(-1), posterior.distribution.covariance_matrix
-            slope = covariance[:, 0] / (covariance[:, 0, :1] + fitted.noise_variance).clamp_min(_LEAST).sqrt()
+            slope = covariance[:, 0] / (covariance[:, 0, :1] + fitted.noise_variance).clamp_min(LEAST).sqrt()
             gain = log_expected_gain(-mean, slope)
             if self.spread:
                 return gain
-            ahead = (mean[:, 1:].amin(-1) - mean[:, 0]).clamp_min(_LEAST)  # of all told points, before anything is evaluated
+            ahead = (mean[:, 1:].amin(-1) - mean[:, 0]).clamp_min(LEAST)  # of all told points, before anything is evaluated
             return torch.logaddexp(gain, ahead.log())
 
         return log_gain
 
     def title(self, fitted: Fitted) -> str:
         return "log knowledge gradient"
-
-
-@dataclass(frozen=True)
-class MaxValueEntropy(_Weighted):
-    """Log of the information that a value gives about the least value. Wang & Jegelka, ICML 2017, eq. (6), for functions without noise."""
-
-    samples: int = 64  # least values, from joint posterior samples
-    spread: int = 256  # points at which they are looked for, beside the best told ones
-
-    def __post_init__(self) -> None:
-        at_least(self, samples=1, spread=1)
-
-    def promise(self, fitted: Fitted) -> Function:
-        _, paths = fitted.sampled(fitted.objective, self.spread, self.samples, fitted.random.child("least values"))
-        least = paths.amin(-1).minimum(fitted.incumbent_value)  # (samples,); a value that was seen is no less than the least
-
-        def log_information(x: Tensor) -> Tensor:
-            mean, sd = moments(fitted.objective, x)
-            g = ((mean - least.unsqueeze(-1)) / sd).clamp_min(-30.0)
-            log_cdf = torch.special.log_ndtr(g)
-            ratio = torch.exp(-0.5 * g.square() - 0.5 * math.log(2.0 * math.pi) - log_cdf)
-            information: Tensor = (0.5 * g * ratio - log_cdf).mean(0)
-            return information.clamp_min(_LEAST).log()
-
-        return log_information
-
-    def title(self, fitted: Fitted) -> str:
-        return "log max-value entropy"
 
 
 @dataclass(frozen=True)
@@ -414,9 +386,9 @@ def log_expected_gain(a: Tensor, b: Tensor) -> Tensor:
     begins, before = torch.where(rise > 0, place, -torch.inf).max(-1)
     ends = torch.where(rise < 0, place, torch.inf).amin(-1)
     kept = ~hidden & (begins < ends) & torch.isfinite(begins)
-    steeper = torch.where(kept, rise.gather(-1, before.unsqueeze(-1)).squeeze(-1), 1.0).clamp_min(_LEAST)
+    steeper = torch.where(kept, rise.gather(-1, before.unsqueeze(-1)).squeeze(-1), 1.0).clamp_min(LEAST)
     each = steeper.log() + _log_ei_helper(-torch.where(kept, begins, 0.0).abs())
-    floor = math.log(_LEAST)
+    floor = math.log(LEAST)
     return torch.logsumexp(torch.where(kept, each, 2.0 * floor), -1).clamp_min(floor)
 
 

@@ -11,9 +11,13 @@ from botorch.acquisition.multi_objective.base import MultiObjectiveMCAcquisition
 from botorch.acquisition.multi_objective.logei import qLogNoisyExpectedHypervolumeImprovement
 from botorch.acquisition.multi_objective.objective import GenericMCMultiOutputObjective
 from botorch.acquisition.objective import GenericMCObjective
+from botorch.acquisition.predictive_entropy_search import qPredictiveEntropySearch
 from botorch.acquisition.utils import compute_best_feasible_objective
 from botorch.utils.multi_objective.hypervolume import NoisyExpectedHypervolumeMixin, SubsetIndexCachingMixin
 from torch import Tensor
+
+_EP_JITTER = 1e-4  # BoTorch's own
+_STEP = 1e-5  # of a central difference, in encoded units
 
 Limits = list[Callable[[Tensor], Tensor]] | None
 
@@ -86,3 +90,35 @@ class LogHypervolumeImprovement(qLogNoisyExpectedHypervolumeImprovement):
         self.tau_relu = TAU_RELU
         self.tau_max = 1e-3
         self.fat = True
+
+
+def information_about_place(model: Any, places: Tensor) -> Callable[[Tensor], Tensor]:
+    """Predictive entropy search: what a value at ``(m, 1, d)`` tells about which of ``places: (k, d)`` is the minimum, ``(m,)``.
+
+    BoTorch's estimate is not differentiable where it is computed from factors: its gradient is taken by central differences.
+    """
+    estimate = qPredictiveEntropySearch(model, places, maximize=False, ep_jitter=_EP_JITTER, test_jitter=_EP_JITTER)
+
+    def information(x: Tensor) -> Tensor:
+        found: Tensor = _Differences.apply(x, estimate)
+        return found
+
+    return information
+
+
+class _Differences(torch.autograd.Function):
+    """A function of points ``(m, 1, d)`` with a gradient by central differences."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, function: Callable[[Tensor], Tensor]) -> Tensor:
+        ctx.function, ctx.x = function, x.detach()
+        with torch.no_grad():
+            return function(ctx.x).detach()
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        x, d = ctx.x, ctx.x.shape[-1]
+        step = _STEP * torch.eye(d, dtype=x.dtype).unsqueeze(1).unsqueeze(1)  # (d, 1, 1, d)
+        with torch.no_grad():
+            ahead, behind = (ctx.function((x + sign * step).flatten(0, 1)).view(d, -1) for sign in (1.0, -1.0))
+        return upstream[0].view(-1, 1, 1) * ((ahead - behind) / (2.0 * _STEP)).mT.unsqueeze(1), None

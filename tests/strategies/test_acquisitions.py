@@ -24,7 +24,6 @@ from zoopt.strategies.bo.acquisitions import (
     Guided,
     Improvement,
     KnowledgeGradient,
-    MaxValueEntropy,
     NoisyImprovement,
     ProbabilityOfImprovement,
     Thompson,
@@ -32,6 +31,7 @@ from zoopt.strategies.bo.acquisitions import (
     moments,
 )
 from zoopt.strategies.bo.automatic import Automatic
+from zoopt.strategies.bo.entropy import JointEntropy, MaxValueEntropy, PredictiveEntropy, optima
 from zoopt.strategies.bo.models import Data, Fitted
 from zoopt.strategies.bo.recipe import BO
 from zoopt.strategies.bo.search import Search
@@ -49,6 +49,8 @@ EACH = [
     KnowledgeGradient(spread=8, kept=8),
     KnowledgeGradient(spread=0),
     MaxValueEntropy(samples=16, spread=64),
+    JointEntropy(samples=16, spread=64),
+    PredictiveEntropy(samples=8, spread=64),
     Thompson(spread=64),
     Guided(near={"x": 0.5}),
 ]
@@ -159,6 +161,53 @@ def test_the_entropy_is_that_of_the_formula_for_the_drawn_values() -> None:
     likely = by_hand > 1e-9
     assert likely.sum() > 10
     np.testing.assert_allclose(found[likely], by_hand[likely], rtol=1e-5)
+
+
+def test_joint_entropy_is_botorchs_for_the_drawn_optima() -> None:
+    from botorch.acquisition.joint_entropy_search import qJointEntropySearch
+    from botorch.acquisition.objective import ScalarizedPosteriorTransform
+
+    known, x = fitted(16, deterministic=False, noise=0.1), draw(60, 2, seed=7)
+    where, least = optima(known, 128, 32)
+    minus = ScalarizedPosteriorTransform(torch.tensor([-1.0], dtype=F64))
+    peer = qJointEntropySearch(known.objective, where, least.unsqueeze(-1), posterior_transform=minus)(x.unsqueeze(-2)).detach()
+    ours = JointEntropy(samples=32, spread=128).function(known, None)(x.unsqueeze(-2)).detach().exp()
+    likely = peer > 0.05
+    assert int(likely.sum()) > 10
+    torch.testing.assert_close(ours[likely], peer[likely], rtol=0.05, atol=2e-3)  # BoTorch sees the optimum with a noise of 1e-4
+
+
+def test_entropies_are_those_of_many_sampled_functions() -> None:
+    """What a value tells about the place of the minimum: the spread of values, less that among functions with the same minimum."""
+    known = fitted(12, deterministic=False, noise=0.1)
+    grid, paths = known.sampled(known.objective, 96, 60_000, Random(3))
+    place = paths.argmin(-1)
+    noise = known.noise_variance
+    shared = torch.zeros(len(grid), dtype=F64)
+    for k, times in enumerate(torch.bincount(place, minlength=len(grid)).tolist()):
+        if times > 30:
+            shared += times / len(paths) * (paths[place == k].var(0) + noise).log()
+    brute = 0.5 * ((paths.var(0) + noise).log() - shared)
+    found = [
+        recipe.function(known, None)(grid.unsqueeze(-2)).detach().exp()
+        for recipe in (PredictiveEntropy(), JointEntropy(), MaxValueEntropy())
+    ]
+    for information in found:
+        assert float(torch.corrcoef(torch.stack([information, brute]))[0, 1]) > 0.8
+    assert float((found[0] - brute).abs().median()) < 0.05
+
+
+def test_predictive_entropy_has_the_gradient_of_its_differences() -> None:
+    known = fitted(8, deterministic=False, noise=0.1)
+    function = PredictiveEntropy(samples=8, spread=64).function(known, None)
+    x = draw(5, 2, seed=4)
+    moved = x.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(function(moved.unsqueeze(-2)).sum(), moved)
+    for j in range(2):
+        step = torch.zeros(2, dtype=F64)
+        step[j] = 1e-4
+        by_hand = (function((x + step).unsqueeze(-2)) - function((x - step).unsqueeze(-2))) / 2e-4
+        torch.testing.assert_close(slope[:, j], by_hand, rtol=1e-2, atol=1e-2)
 
 
 def test_functions_drawn_go_through_their_values_and_spread_as_the_posterior_does() -> None:
