@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from zoopt import registry
+from zoopt.errors import ConfigError
 from zoopt.strategy import Task
 
 if TYPE_CHECKING:
@@ -54,3 +56,23 @@ class Surrogate:
     def memory(self, model: Model) -> Tensor | None:
         """Numbers from which a later fit may start, or None."""
         return None
+
+    def lengthscales(self, model: Model) -> Tensor | None:
+        """How far each encoded column reaches, ``(d,)``, the shorter the more it matters; NaN where it has none, None: not known."""
+        return None
+
+
+def make_surrogate(surrogate: Surrogate | str) -> Surrogate:
+    """The recipe itself, or that of a registered name with its defaults.
+
+    Raises:
+        UnknownName: No surrogate of this name.
+        ConfigError: Neither a name nor a recipe.
+    """
+    made: Any = registry.load(surrogate, "surrogates")() if isinstance(surrogate, str) else surrogate
+    if not isinstance(made, Surrogate):
+        raise ConfigError(
+            "surrogate is the name of a registered one or a recipe, an instance of a class derived from zoopt.surrogates.base.Surrogate; "
+            f"got {surrogate!r}."
+        )
+    return made

@@ -76,6 +76,12 @@ class GP(Surrogate):
         parts: Any = getattr(model, "models", [model])
         return torch.stack([part.zoopt_hyperparameters for part in parts])
 
+    def lengthscales(self, model: Model) -> Tensor:
+        """Lengthscales in encoded units, ``(d,)``; NaN for unordered choices."""
+        fitted: Any = model
+        found: Tensor = fitted.zoopt_lengthscales
+        return found
+
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
         frame = _Frame.of(task.space, x)
         sd = _spread(y)
@@ -318,6 +324,9 @@ def _build(
     ).to(x)
     model.mean_module.constant.data.fill_(mean)
     model.zoopt_hyperparameters = theta
+    lengths = torch.full_like(frame.lower, torch.nan)
+    lengths[frame.numbers] = values[:p] * (frame.upper - frame.lower)[frame.numbers]
+    model.zoopt_lengthscales = lengths
     model.requires_grad_(False)  # nothing is fitted any more; an acquisition function differentiates by its points only
     model.eval()
     if factor is not None:

@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -19,27 +16,18 @@ from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
 from zoopt.strategies.bo.models import Data, Fitted, best_first, merit_of, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.record import Record, few_threads, host, numerical
 from zoopt.strategies.bo.search import Search
-from zoopt.strategy import Capabilities, Example, Request, State, Strategy, Task, live
-from zoopt.surrogates.base import Surrogate, TrainingData
-from zoopt.threads import one_thread
+from zoopt.strategy import Capabilities, Example, Request, Strategy, Task, live
+from zoopt.surrogates.base import Surrogate, TrainingData, make_surrogate
 
-_F64 = torch.float64
-_MANY_POINTS = 500  # from here on a factorisation gains from more than one thread
 _COLD = 5  # every so many fits the hyperparameters are searched from the prior's mode again
 
 
 @dataclass
-class BOState(State):
-    """Everything told so far, what has been handed out, and hyperparameters to start the next fit from."""
+class BOState(Record):
+    """What was told and handed out, and hyperparameters to start the next fit from."""
 
-    ids: Tensor  # (n,) int64
-    x: Tensor  # (n, d) encoded
-    values: Tensor  # (n, m), +inf where the evaluation failed
-    ok: Tensor  # (n,) bool
-    constraints: Tensor  # (n, c), NaN where not told
-    noise: Tensor  # (n, m) standard deviations, NaN where not told
-    asked: Tensor  # (a, d) every point handed out
     design: int = 0  # points of the Sobol sequence that are used up
     fits: int = 0
     hyperparameters: dict[str, Tensor] = field(default_factory=dict)
@@ -66,13 +54,7 @@ class BO(Strategy[BOState]):
     capabilities = Capabilities(feedback="values", objectives=None, constraints=True, unbounded=True, choices=True)
 
     def __post_init__(self) -> None:
-        if isinstance(self.surrogate, str):
-            object.__setattr__(self, "surrogate", registry.load(self.surrogate, "surrogates")())
-        if not isinstance(self.surrogate, Surrogate):
-            raise ConfigError(
-                "bo needs surrogate to be the name of a registered surrogate or a recipe, an instance of a class derived from "
-                f"zoopt.surrogates.base.Surrogate; got {self.surrogate!r}."
-            )
+        object.__setattr__(self, "surrogate", make_surrogate(self.surrogate))
         object.__setattr__(self, "acquisition", make_acquisition(self.acquisition))
         for name, least in (("initial", 1), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
             value = getattr(self, name)
@@ -92,49 +74,17 @@ class BO(Strategy[BOState]):
 
     def begin(self, task: Task, random: Random) -> BOState:
         """Nothing told, nothing handed out."""
-        d, m, c = task.dim, len(task.objectives), len(task.constraints)
-        return BOState(
-            ids=torch.empty(0, dtype=torch.int64),
-            x=torch.empty((0, d), dtype=_F64),
-            values=torch.empty((0, m), dtype=_F64),
-            ok=torch.empty(0, dtype=torch.bool),
-            constraints=torch.empty((0, c), dtype=_F64),
-            noise=torch.empty((0, m), dtype=_F64),
-            asked=torch.empty((0, d), dtype=_F64),
-        )
+        return BOState(**Record.blank(task))
 
     def tell(self, task: Task, state: BOState, observations: Observations, random: Random) -> BOState:
-        """Add the rows; a row whose id is known replaces the earlier one. Of what was dropped only that it was asked is kept."""
-        if observations.dropped:
-            given_up = np.isin(observations.ids, np.asarray(observations.dropped, dtype=np.int64))
-            x = _host(observations.take(np.flatnonzero(given_up)).x)
-            known = (x.unsqueeze(1) == state.asked).all(-1).any(-1)
-            state.asked = torch.cat([state.asked, x[~known]])
-            observations = observations.take(np.flatnonzero(~given_up))
-        if observations.n == 0 or not observations.has_values:
-            return state
-        n, c = observations.n, len(task.constraints)
-        values = _host(observations.values)
-        rows = {
-            "ids": torch.from_numpy(np.array(observations.ids)),
-            "x": _host(observations.x),
-            "values": values,
-            "ok": observations.ok.cpu() & torch.isfinite(values).all(-1),
-            "constraints": torch.full((n, c), torch.nan, dtype=_F64)
-            if observations.constraints is None
-            else _host(observations.constraints),
-            "noise": torch.full_like(values, torch.nan) if observations.noise is None else _host(observations.noise),
-        }
-        stays = ~torch.isin(state.ids, rows["ids"][rows["ids"] >= 0])
-        for name, new in rows.items():
-            old = getattr(state, name)
-            setattr(state, name, torch.cat([old if bool(stays.all()) else old[stays], new]))
+        """Add the rows; a row whose id is known replaces the earlier one."""
+        state.add(task, observations)
         return state
 
     def ask(self, task: Task, state: BOState, request: Request, random: Random) -> tuple[BOState, Candidates]:
         """Sobol points while the design lasts, then the maximisers of the acquisition function, one after the other."""
         wanted = request.n or 1
-        pending = _host(request.pending(task))
+        pending = host(request.pending(task))
         told = int(state.ok.sum())
         due = self._initial(task, state, request) - told - pending.shape[0]
         first = wanted if told < 2 else min(max(due, 0), wanted)
@@ -146,7 +96,7 @@ class BO(Strategy[BOState]):
         report: dict[str, float | str] = {"model": "none yet"}
         fitted = None
         if first < wanted and len(points) == first:
-            with _few_threads(told):
+            with few_threads(told):
                 fitted, report = self._modelled(task, state, pending, search, points, wanted, random)
                 if fitted is None:
                     extra, more = search.design(key, state.design + used, wanted - len(points))
@@ -183,11 +133,11 @@ class BO(Strategy[BOState]):
                 try:
                     predicted = self.predict(task, state, x)
                 except Exception as error:
-                    if not _numerical(error):
+                    if not numerical(error):
                         raise
                     predicted = None
                 if predicted is not None and bool(torch.isfinite(predicted[0]).all()):
-                    score = _host(predicted[0])[:, 0]
+                    score = host(predicted[0])[:, 0]
             best = int(torch.where(violation <= 0, score, torch.inf).argmin())
         return x[best].to(task.device, task.dtype)
 
@@ -195,13 +145,13 @@ class BO(Strategy[BOState]):
         """Posterior mean and standard deviation of the objectives, ``(n, m)`` each; None before two points are told."""
         if int(state.ok.sum()) < 2:
             return None
-        with _few_threads(int(state.ok.sum())):
+        with few_threads(int(state.ok.sum())):
             means, sds = [], []
             for k, part in enumerate(self._data(task, state).objectives.columns):
                 scaled, unit = scaled_to_unit(part)
                 model = self._surrogate.fit(scaled, task, state.hyperparameters.get(f"objective {k}"))  # which may follow gradients
                 with torch.no_grad():
-                    posterior: Any = model.posterior(_host(x).unsqueeze(-2))
+                    posterior: Any = model.posterior(host(x).unsqueeze(-2))
                     means.append(unit * posterior.mean.squeeze(-2))
                     sds.append(unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt())
         return torch.cat(means, -1).to(x), torch.cat(sds, -1).to(x)
@@ -265,7 +215,7 @@ class BO(Strategy[BOState]):
                 search.take(point)
                 points.append(point)
         except Exception as error:
-            if not _numerical(error):
+            if not numerical(error):
                 raise
             return None, {"model": f"failed: {error}"}  # whatever the numerics do, the asker gets a point
         report: dict[str, float | str] = {
@@ -277,27 +227,3 @@ class BO(Strategy[BOState]):
             "acquisition_seconds": time.perf_counter() - known,
         }
         return fitted, report
-
-
-def _numerical(error: Exception) -> bool:
-    """Whether this is what numerics do (not positive definite, NaN, out of memory), and no mistake in the code of a surrogate."""
-    from botorch.exceptions.errors import BotorchError
-
-    mistakes = (NotImplementedError, RecursionError)
-    # A warning is an error where the user's filters make it one.
-    numerics = (RuntimeError, ArithmeticError, ValueError, MemoryError, BotorchError, RuntimeWarning)
-    return isinstance(error, numerics) and not isinstance(error, mistakes)
-
-
-def _host(x: Tensor) -> Tensor:
-    return x.detach().to("cpu", _F64)
-
-
-@contextmanager
-def _few_threads(n: int) -> Iterator[None]:
-    """One thread while covariances of ``n`` points are factorised, unless they are many: more make it several times slower."""
-    if n > _MANY_POINTS:
-        yield
-        return
-    with one_thread():
-        yield

@@ -100,7 +100,8 @@ def information_about_place(model: Any, places: Tensor) -> Callable[[Tensor], Te
     estimate = qPredictiveEntropySearch(model, places, maximize=False, ep_jitter=_EP_JITTER, test_jitter=_EP_JITTER)
 
     def information(x: Tensor) -> Tensor:
-        found: Tensor = _Differences.apply(x, estimate)
+        apply: Any = _Differences.apply  # which PyTorch leaves untyped
+        found: Tensor = apply(x, estimate)
         return found
 
     return information
