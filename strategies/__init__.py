@@ -8,6 +8,7 @@ from zoopt import registry
 
 if TYPE_CHECKING:  # what a type checker and an editor see; at run time the entry points decide
     from zoopt.strategies.bo.recipe import BO as BO
+    from zoopt.strategies.bo.trust_region import TuRBO as TuRBO
     from zoopt.strategies.cbo.auto import AutoCBO as AutoCBO
     from zoopt.strategies.cbo.hopping import ConsensusHopping as ConsensusHopping
     from zoopt.strategies.cbo.particles import CBO as CBO

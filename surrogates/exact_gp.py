@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from botorch.models import SingleTaskGP
 from botorch.posteriors import GPyTorchPosterior
 from gpytorch.distributions import MultivariateNormal
 from linear_operator import to_linear_operator
+from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
 
 from zoopt.random import Random
@@ -53,6 +55,8 @@ class ExactGP(SingleTaskGP):
             "lengthscales": values[p : p + c],
             "outputscale": values[p + c],
             "factor": factor,
+            "residual": residual,
+            "added": 0,
             "alpha": torch.cholesky_solve(residual, factor),
             "inputs": self.train_inputs[0],
         }
@@ -63,8 +67,9 @@ class ExactGP(SingleTaskGP):
     ) -> Any:
         """Joint posterior at ``X: (..., q, d)``, as in BoTorch."""
         settled = self._settled
-        # Conditioned on more observations, the model has other training inputs than those it was settled for.
-        if settled is None or observation_noise is not False or self.train_inputs is None or self.train_inputs[0] is not settled["inputs"]:
+        # Conditioned by GPyTorch, the model has other training inputs than those it was settled for.
+        given = isinstance(observation_noise, Tensor)
+        if settled is None or given or self.train_inputs is None or self.train_inputs[0] is not settled["inputs"]:
             return super().posterior(X, output_indices, observation_noise, posterior_transform)
         x = self._split(X)
         cross = self._covariance(settled["points"], x)  # (..., n, q)
@@ -74,7 +79,8 @@ class ExactGP(SingleTaskGP):
         root = torch.linalg.solve_triangular(settled["factor"], columns.flatten(1), upper=False).view_as(columns).movedim(0, -2)
         covariance = self._covariance(x, x) - root.transpose(-1, -2) @ root
         # Where points repeat, or nothing is left to learn, rounding must not make it indefinite.
-        covariance = covariance + _NUGGET * settled["outputscale"] * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
+        added = _NUGGET * settled["outputscale"] + (self.likelihood.noise.detach().mean() if observation_noise else 0.0)
+        covariance = covariance + added * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
         standardise: Any = self.outcome_transform
         shift, scale = standardise.means.squeeze(), standardise.stdvs.squeeze()
         posterior = GPyTorchPosterior(MultivariateNormal(shift + scale * mean, to_linear_operator(scale.square() * covariance)))
@@ -83,7 +89,7 @@ class ExactGP(SingleTaskGP):
     @property
     def draws_quickly(self) -> bool:
         """Whether ``draw`` can be called: settled, and no unordered choices."""
-        return self._settled is not None and len(self._settled["choices"]) == 0
+        return self._settled is not None and len(self._settled["choices"]) == 0 and self._settled["added"] == 0
 
     def draw(self, x: Tensor, n: int, random: Random, features: int = 1024) -> Tensor:
         """``n`` functions drawn from the posterior, at ``x: (m, d)``, ``(n, m)``, in a time that is linear in m.
@@ -115,9 +121,30 @@ class ExactGP(SingleTaskGP):
         return drawn
 
     def condition_on_observations(self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any) -> Any:
-        """The model given more observations, as in BoTorch."""
-        super().posterior(X[..., :1, :])  # GPyTorch updates what it computed for an earlier prediction
-        return super().condition_on_observations(X, Y, noise=noise, **kwargs)
+        """The model given more observations, as in BoTorch; where they are no batches, by adding rows to the factor."""
+        settled = self._settled
+        if settled is None or X.dim() != 2 or kwargs:
+            super().posterior(X[..., :1, :])  # GPyTorch updates what it computed for an earlier prediction
+            return super().condition_on_observations(X, Y, noise=noise, **kwargs)
+        standardise: Any = self.outcome_transform
+        shift, scale = standardise.means.squeeze(), standardise.stdvs.squeeze()
+        own = self.likelihood.noise.detach().mean().expand(len(X)) if noise is None else noise.reshape(-1) / scale.square()
+        factor, points, more = settled["factor"], settled["points"], self._split(X)
+        cross = torch.linalg.solve_triangular(factor, self._covariance(points, more), upper=False)
+        rest = self._covariance(more, more) + torch.diag(own) - cross.mT @ cross
+        corner = psd_safe_cholesky(rest, jitter=_NUGGET * float(settled["outputscale"]), max_tries=6)
+        grown = torch.cat([torch.cat([factor, torch.zeros_like(cross)], 1), torch.cat([cross.mT, corner], 1)])
+        residual = torch.cat([settled["residual"], (Y.reshape(-1, 1) - shift) / scale - self.mean_module.constant])
+        model = copy(self)
+        model._settled = {
+            **settled,
+            "factor": grown,
+            "residual": residual,
+            "alpha": torch.cholesky_solve(residual, grown),
+            "points": (torch.cat([points[0], more[0]]), torch.cat([points[1], more[1]])),
+            "added": settled["added"] + len(X),
+        }
+        return model
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         settled = self._settled

@@ -18,9 +18,8 @@ _MOST_OBJECTIVES = 4  # beyond, the boxes that make up a hypervolume are too man
 
 @dataclass(frozen=True)
 class Automatic(Acquisition):
-    """What fits the task: log expected improvement where values are exact, noisy log expected improvement elsewhere.
+    """What fits the task: log expected improvement where values are exact, noisy log expected improvement where they are noisy.
 
-    Noise, points that are awaited, outcome constraints and failures call for joint posterior samples; one exact value at a time does not.
     With several objectives it is noisy log expected hypervolume improvement, from five on ``scalarised``. While nothing feasible is known
     it is the probability of feasibility.
     """
@@ -34,15 +33,14 @@ class Automatic(Acquisition):
             at_least(self, samples=2)
 
     def function(self, fitted: Fitted, awaited: Tensor | None) -> Function:
-        return self._chosen(fitted, awaited).function(fitted, awaited)
+        return self._chosen(fitted).function(fitted, awaited)
 
-    def _chosen(self, fitted: Fitted, awaited: Tensor | None) -> Acquisition:
+    def _chosen(self, fitted: Fitted) -> Acquisition:
         m = len(fitted.objectives)
         given: Any = {} if self.samples is None else {"samples": self.samples}
         if m > 1:
             return HypervolumeImprovement(**given) if m <= _MOST_OBJECTIVES else Scalarised(**given)
-        plain = not fitted.limits and awaited is None and fitted.deterministic
-        return Improvement() if plain else NoisyImprovement(**given)
+        return Improvement() if fitted.deterministic else NoisyImprovement(**given)
 
     def title(self, fitted: Fitted) -> str:
-        return self._chosen(fitted, fitted.awaited).title(fitted)
+        return self._chosen(fitted).title(fitted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -112,6 +113,41 @@ def test_conditioned_on_more_data_it_answers_with_them() -> None:
     fresh = points(BOX, 1, 7)
     more = model.condition_on_observations(fresh, outcome(fresh) + 0.3, noise=torch.full((1, 1), 1e-8, dtype=torch.float64))
     assert more.posterior(fresh).mean.item() == pytest.approx(float(outcome(fresh) + 0.3), abs=1e-3)
+
+
+@pytest.mark.parametrize("space", [BOX, MIXED])
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_rows_added_to_the_factor_say_what_a_new_factorisation_says(space: Space, deterministic: bool) -> None:
+    def ten(x: Tensor) -> Tensor:
+        return 10.0 * outcome(x)  # GPyTorch knows no noise variance below 1e-6
+
+    x = points(space, 20)
+    model = GP().fit(TrainingData(x, ten(x)), Task(space, deterministic=deterministic))
+    first, second, test = points(space, 3, 7), points(space, 2, 8), points(space, 9, 9)
+    noise = torch.full((3, 1), 0.01, dtype=torch.float64)
+    more = model.condition_on_observations(first, ten(first) + 0.3, noise=noise)
+    both = more.condition_on_observations(second, ten(second))
+    own = float(model.likelihood.noise.mean()) * float(ten(x).std()) ** 2
+    variances = torch.cat([torch.full((20, 1), own, dtype=torch.float64), noise, torch.full((2, 1), own, dtype=torch.float64)])
+    peer = SingleTaskGP(
+        torch.cat([x, first, second]),
+        torch.cat([ten(x), ten(first) + 0.3, ten(second)]) - ten(x).mean(),
+        variances,
+        covar_module=copy.deepcopy(model.covar_module),
+        input_transform=getattr(model, "input_transform", None),
+        outcome_transform=None,
+    )
+    scale = ten(x).std()
+    peer.covar_module.outputscale = peer.covar_module.outputscale * scale.square()
+    peer.mean_module.constant.data = model.mean_module.constant.data * scale
+    peer.eval()
+    with torch.no_grad():
+        theirs, ours = peer.posterior(test), both.posterior(test)
+        torch.testing.assert_close(ours.mean, theirs.mean + ten(x).mean(), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(ours.covariance_matrix, theirs.covariance_matrix, rtol=1e-3, atol=1e-5)
+        noisy = both.posterior(test, observation_noise=True).variance - ours.variance
+    torch.testing.assert_close(noisy, torch.full_like(noisy, own))
+    assert not torch.equal(model.posterior(test).mean, ours.mean), "the first model is what it was"
 
 
 def test_deterministic_interpolates_and_noise_is_learned() -> None:
