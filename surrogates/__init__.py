@@ -11,6 +11,9 @@ if TYPE_CHECKING:
     from zoopt.surrogates.base import Surrogate as Surrogate
     from zoopt.surrogates.base import TrainingData as TrainingData
     from zoopt.surrogates.gp import GP as GP
+    from zoopt.surrogates.special import SAAS as SAAS
+    from zoopt.surrogates.special import HeteroscedasticGP as HeteroscedasticGP
+    from zoopt.surrogates.special import RobustGP as RobustGP
 
 _BASE = ("Surrogate", "TrainingData")
 

@@ -29,6 +29,8 @@ class ExactGP(SingleTaskGP):
     """
 
     _settled: dict[str, Any] | None = None
+    # Model of the logarithm of the noise variance, in standardised units, where it varies; no module of this one.
+    log_noise: tuple[Any, ...] = ()
 
     def settle(
         self, theta: Tensor, z: Tensor, numbers: list[int], choices: list[int], lower: Tensor, upper: Tensor, factor: Tensor
@@ -79,8 +81,10 @@ class ExactGP(SingleTaskGP):
         root = torch.linalg.solve_triangular(settled["factor"], columns.flatten(1), upper=False).view_as(columns).movedim(0, -2)
         covariance = self._covariance(x, x) - root.transpose(-1, -2) @ root
         # Where points repeat, or nothing is left to learn, rounding must not make it indefinite.
-        added = _NUGGET * settled["outputscale"] + (self.likelihood.noise.detach().mean() if observation_noise else 0.0)
-        covariance = covariance + added * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
+        added = (_NUGGET * settled["outputscale"]).expand(covariance.shape[:-1])
+        if observation_noise:
+            added = added + self._noise_at(X)
+        covariance = covariance + torch.diag_embed(added)
         standardise: Any = self.outcome_transform
         shift, scale = standardise.means.squeeze(), standardise.stdvs.squeeze()
         posterior = GPyTorchPosterior(MultivariateNormal(shift + scale * mean, to_linear_operator(scale.square() * covariance)))
@@ -145,6 +149,14 @@ class ExactGP(SingleTaskGP):
             "added": settled["added"] + len(X),
         }
         return model
+
+    def _noise_at(self, x: Tensor) -> Tensor:
+        """Noise variance of an outcome, in standardised units: ``(..., q)`` at ``x: (..., q, d)``, or one for all."""
+        if not self.log_noise:
+            own: Tensor = self.likelihood.noise.detach().mean()
+            return own
+        varying: Tensor = self.log_noise[0].posterior(x.unsqueeze(-2)).mean.squeeze(-1).squeeze(-1).exp()
+        return varying
 
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         settled = self._settled

@@ -71,7 +71,7 @@ class GP(Surrogate):
             models.append(self._fit_one(data.x, data.y[:, k], noise, task, None if start is None else start[k]))
         return models[0] if len(models) == 1 else ModelListGP(*models)
 
-    def memory(self, model: Model) -> Tensor:
+    def memory(self, model: Model) -> Tensor | None:
         """Logarithms of the hyperparameters, ``(m, p)``: lengthscales (variables, then choices), outputscale, noise where learned."""
         parts: Any = getattr(model, "models", [model])
         return torch.stack([part.zoopt_hyperparameters for part in parts])
@@ -83,13 +83,16 @@ class GP(Surrogate):
         return found
 
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
-        frame = _Frame.of(task.space, x)
+        frame = Frame.of(task.space, x)
         sd = _spread(y)
         fixed = self._fixed_noise(noise, sd, y, task.deterministic)
-        likelihood = _Posterior(frame, x, (y - y.mean()) / sd, fixed, self.noise_floor)
-        theta = likelihood.maximise(start, self.iterations)
-        mean, factor = likelihood.settled(theta)
-        return _build(frame, x, y, theta, mean, factor, fixed, self.noise_floor)
+        likelihood = Posterior(frame, x, (y - y.mean()) / sd, fixed, self.noise_floor)
+        theta = self.hyperparameters(likelihood, start)
+        return build(frame, x, y, theta, likelihood, self.noise_floor)
+
+    def hyperparameters(self, likelihood: Posterior, start: Tensor | None) -> Tensor:
+        """The best hyperparameters found, from those of an earlier fit or cold; a recipe of its own may change the likelihood's terms."""
+        return likelihood.maximise(start, self.iterations)
 
     def _fixed_noise(self, noise: Tensor | None, sd: Tensor, y: Tensor, deterministic: bool) -> Tensor | None:
         """Noise variances in units of the variance of the outcomes, ``(n,)``, or None where they must be learned."""
@@ -115,7 +118,7 @@ def _spread(y: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class _Frame:
+class Frame:
     """Which columns are numbers and which unordered choices, and the box to which unbounded numbers are scaled."""
 
     dim: int
@@ -126,7 +129,8 @@ class _Frame:
     upper: Tensor  # (d,)
 
     @classmethod
-    def of(cls, space: Space, x: Tensor) -> _Frame:
+    def of(cls, space: Space, x: Tensor) -> Frame:
+        """The frame of a space, for points ``x: (n, d)``."""
         numbers = [j for j, column in enumerate(space.columns) if column.kind != "choice" or column.ordered]
         choices = [j for j in range(space.dim) if j not in set(numbers)]
         lower, upper = torch.tensor(space.lower, dtype=x.dtype), torch.tensor(space.upper, dtype=x.dtype)
@@ -148,16 +152,24 @@ class _Frame:
         return [j for j in self.numbers if self.lower[j] != 0.0 or self.upper[j] != 1.0]
 
 
-class _Posterior:
+class Posterior:
     """Log posterior density of the hyperparameters, with its gradient; the constant mean is profiled out.
 
     ``theta`` holds logarithms: lengthscales of numbers, lengthscales of choices, outputscale, and noise where it is learned.
     Priors are densities of the values themselves, without the Jacobian of the logarithm, as BoTorch has them.
+
+    Attributes:
+        y: Standardised outcomes, ``(n,)``.
+        fixed: Noise variances that are known, ``(n,)``, or None where one for all is learned.
+        extra: Noise variances beside those, ``(n,)``.
+        sparsity: Where given, squared inverse lengthscales carry a half-Cauchy prior of this scale instead of the log-normal one.
     """
 
-    def __init__(self, frame: _Frame, x: Tensor, y: Tensor, fixed: Tensor | None, floor: float) -> None:
+    def __init__(self, frame: Frame, x: Tensor, y: Tensor, fixed: Tensor | None, floor: float) -> None:
         self.y = y
         self.fixed = fixed
+        self.extra = torch.zeros_like(y)
+        self.sparsity: float | None = None
         self.z = frame.scaled(x)
         self.differs = (x[:, None, frame.choices] != x[None, :, frame.choices]).to(x.dtype)  # (n, n, choices)
         p, c = len(frame.numbers), len(frame.choices)
@@ -201,14 +213,27 @@ class _Posterior:
     def settled(self, theta: Tensor) -> tuple[float, Tensor | None]:
         """The constant mean and the Cholesky factor of the noisy covariance at ``theta``, in standardised units."""
         _, kernel, _ = self._covariance(theta.numpy())
-        factor = _cholesky(kernel + torch.diag(self._noise(theta.numpy())))
+        factor = _cholesky(kernel + torch.diag(self.noise(theta.numpy())))
         if factor is None:
             return 0.0, None
         weights = torch.cholesky_solve(torch.ones_like(self.y)[:, None], factor)[:, 0]
         return float((weights @ self.y) / weights.sum()), factor
 
-    def _noise(self, theta: _Vector) -> Tensor:
-        return self.fixed if self.fixed is not None else torch.full_like(self.y, math.exp(theta[-1]))
+    def noise(self, theta: _Vector) -> Tensor:
+        """Noise variances ``(n,)`` at ``theta``."""
+        return (self.fixed if self.fixed is not None else torch.full_like(self.y, math.exp(theta[-1]))) + self.extra
+
+    def left_out(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
+        """Residual and variance of each outcome as the others predict it, ``(n,)`` each; None where the numerics fail.
+
+        Rasmussen & Williams 2006, eq. 5.12, with the constant mean held.
+        """
+        mean, factor = self.settled(theta)
+        if factor is None:
+            return None
+        inverse = torch.cholesky_inverse(factor)
+        precision = inverse.diagonal()
+        return (inverse @ (self.y - mean)) / precision, 1.0 / precision
 
     def _covariance(self, theta: _Vector) -> tuple[Tensor, Tensor, Tensor]:
         """Scaled numbers ``(n, numbers)``, covariance ``(n, n)``, and what times the squared scaled distance is its derivative."""
@@ -228,7 +253,7 @@ class _Posterior:
         """Negative log posterior and its gradient at ``theta``, both divided by n."""
         p, c, n = self.numbers, self.choices, self.y.numel()
         z, kernel, slope = self._covariance(theta)
-        noise = self._noise(theta)
+        noise = self.noise(theta)
         factor = _cholesky(kernel + torch.diag(noise))
         if factor is None:
             return 1e12, np.zeros_like(theta)
@@ -250,8 +275,12 @@ class _Posterior:
             gradient[-1] = 0.5 * float(weight.diagonal().sum()) * math.exp(theta[-1])
 
         away = (theta - self.centre) / self.width
-        total = float(log_density) + float((-theta - 0.5 * away**2).sum())
-        gradient += -1.0 - away / self.width
+        prior, slopes = -theta - 0.5 * away**2, -1.0 - away / self.width
+        if self.sparsity is not None:
+            ratio = np.exp(-2.0 * theta[:p]) / self.sparsity
+            prior[:p], slopes[:p] = -np.log1p(ratio**2), 4.0 * ratio**2 / (1.0 + ratio**2)
+        total = float(log_density) + float(prior.sum())
+        gradient += slopes
         if not np.isfinite(total):
             return 1e12, np.zeros_like(theta)
         return -total / n, -gradient / n
@@ -278,9 +307,7 @@ def _cholesky(matrix: Tensor) -> Tensor | None:
     return None
 
 
-def _build(
-    frame: _Frame, x: Tensor, y: Tensor, theta: Tensor, mean: float, factor: Tensor | None, fixed: Tensor | None, floor: float
-) -> Any:
+def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Posterior, floor: float) -> Any:
     """The BoTorch model with these hyperparameters."""
     from botorch.models.kernels.categorical import CategoricalKernel
     from botorch.models.transforms.input import Normalize
@@ -291,6 +318,9 @@ def _build(
 
     from zoopt.surrogates.exact_gp import ExactGP
 
+    mean, factor = likelihood_of.settled(theta)
+    own = likelihood_of.fixed is not None or bool((likelihood_of.extra > 0).any())
+    fixed = likelihood_of.noise(theta.numpy()) if own else None
     p, c = len(frame.numbers), len(frame.choices)
     values = theta.exp()
     kernel: Kernel | None = None

@@ -15,7 +15,7 @@ from zoopt.errors import ConfigError
 from zoopt.space import Choice, Integer, Real, Space
 from zoopt.strategy import Task
 from zoopt.surrogates import GP, TrainingData
-from zoopt.surrogates.gp import _Frame, _Posterior
+from zoopt.surrogates.gp import Frame, Posterior
 
 MIXED = Space({"x": Real(-2, 3), "k": Integer(1, 9), "c": Choice("a", "b", "c"), "free": Real(), "size": Choice(1, 2, 4, 8, ordered=True)})
 BOX = Space({"x": Real(0, 1, shape=(3,))})
@@ -36,7 +36,7 @@ def test_gradient_of_the_posterior_density(space: Space, deterministic: bool) ->
     x = points(space, 20)
     y = outcome(x)[:, 0] + 0.1 * torch.randn(20, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     fixed = torch.full_like(y, 1e-2) if deterministic else None
-    density = _Posterior(_Frame.of(space, x), x, (y - y.mean()) / y.std(), fixed, 1e-6)
+    density = Posterior(Frame.of(space, x), x, (y - y.mean()) / y.std(), fixed, 1e-6)
     theta = density.mode + 0.3 * np.random.default_rng(0).normal(size=density.mode.size)
     if not deterministic:
         theta[-1] = -3.0
@@ -81,7 +81,7 @@ def test_map_estimate_is_that_of_botorch(seed: int) -> None:
     theirs = torch.cat(
         [peer.covar_module.base_kernel.lengthscale.flatten(), peer.covar_module.outputscale.reshape(1), peer.likelihood.noise.flatten()]
     ).log()
-    density = _Posterior(_Frame.of(BOX, x), x, ((y - y.mean()) / y.std())[:, 0], None, 1e-6)
+    density = Posterior(Frame.of(BOX, x), x, ((y - y.mean()) / y.std())[:, 0], None, 1e-6)
     assert density.negative(theta.numpy())[0] <= density.negative(theirs.detach().numpy())[0] + 1e-5
     test = points(BOX, 50, seed + 100)
     with torch.no_grad():
