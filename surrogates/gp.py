@@ -30,6 +30,7 @@ _log = logging.getLogger("zoopt.surrogates.gp")
 _LEAST_LENGTHSCALE = 0.025
 _LEAST_NOISE = 1e-6
 _QUIET = 1e-5  # noise variance from which a fit begins again, as a part of the variance of the outcomes
+_HELD = 200  # from so many points on hyperparameters are held until there are a tenth more
 _SQRT5 = math.sqrt(5.0)
 _Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -40,17 +41,23 @@ class GP(Surrogate):
 
     Lengthscales carry the dimension-scaled log-normal prior of Hvarfner, Hellsten & Nardi (2024). With a deterministic task
     the model interpolates (a small fixed noise, without which the last digits of an optimum are out of reach); otherwise the
-    noise is learned, unless its standard deviations were told. Cost: a few Cholesky factorisations of the n x n covariance.
+    noise is learned, unless its standard deviations were told. Cost: a few Cholesky factorisations of the n x n covariance; with more
+    than ``largest`` points hyperparameters are fitted to that many of them, and the rest counts through inducing points.
     """
 
     noise_floor: float = 1e-6  # least learned noise variance, as a part of the variance of the outcomes
     fixed_noise: float = 1e-6  # noise variance of a deterministic task, as a part of the variance of the outcomes
     iterations: int = 100  # most L-BFGS-B iterations of one fit
+    largest: int = 2000  # most points of an exact process
+    inducing: int = 500  # inducing points of an approximate one
 
     def __post_init__(self) -> None:
         for name in ("noise_floor", "fixed_noise"):
             if not _LEAST_NOISE <= getattr(self, name) < 1:  # GPyTorch takes no smaller one
                 raise ConfigError(f"GP needs 1e-6 <= {name} < 1, a part of the variance of the outcomes; got {getattr(self, name)!r}.")
+        for name, least in (("iterations", 1), ("largest", 10), ("inducing", 10)):
+            if getattr(self, name) < least:
+                raise ConfigError(f"GP needs {name} >= {least}; got {getattr(self, name)!r}.")
 
     def fit(self, data: TrainingData, task: Task, start: Tensor | None = None) -> Model:
         """Fit one independent Gaussian process to each outcome.
@@ -72,9 +79,9 @@ class GP(Surrogate):
         return models[0] if len(models) == 1 else ModelListGP(*models)
 
     def memory(self, model: Model) -> Tensor | None:
-        """Logarithms of the hyperparameters, ``(m, p)``: lengthscales (variables, then choices), outputscale, noise where learned."""
+        """Logarithms of lengthscales (numbers, then choices), outputscale and learned noise, then how many points they fit: ``(m, p)``."""
         parts: Any = getattr(model, "models", [model])
-        return torch.stack([part.zoopt_hyperparameters for part in parts])
+        return torch.stack([torch.cat([part.zoopt_hyperparameters, torch.tensor([float(part.zoopt_fitted)])]) for part in parts])
 
     def lengthscales(self, model: Model) -> Tensor:
         """Lengthscales in encoded units, ``(d,)``; NaN for unordered choices."""
@@ -83,12 +90,38 @@ class GP(Surrogate):
         return found
 
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
+        if len(x) > self.largest:
+            return self._approximated(x, y, noise, task, start)
         frame = Frame.of(task.space, x)
         sd = _spread(y)
         fixed = self._fixed_noise(noise, sd, y, task.deterministic)
         likelihood = Posterior(frame, x, (y - y.mean()) / sd, fixed, self.noise_floor)
-        theta = self.hyperparameters(likelihood, start)
-        return build(frame, x, y, theta, likelihood, self.noise_floor)
+        theta, fitted = (None, 0) if start is None else (start[:-1], int(start[-1]))
+        if theta is None or not (max(fitted, _HELD) <= len(y) < 1.1 * fitted and likelihood.takes(theta)):
+            theta, fitted = self.hyperparameters(likelihood, theta), len(y)
+        model = build(frame, x, y, theta, likelihood, self.noise_floor)
+        model.zoopt_fitted = fitted
+        return model
+
+    def _approximated(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
+        """A process of all points through inducing points: the best ones, and those that leave the least variance."""
+        from zoopt.surrogates.sparse import SparseGP, inducing_points
+
+        count = self.largest // 2
+        best = torch.argsort(y, stable=True)[: count // 2]
+        others = torch.ones(len(y), dtype=torch.bool)
+        others[best] = False
+        spread = torch.nonzero(others).flatten()
+        part = torch.cat([best, spread[torch.linspace(0, len(spread) - 1, count - len(best)).round().long()]])
+        kernel = self._fit_one(x[part], y[part], None if noise is None else noise[part], task, start)
+        at = inducing_points(kernel, x, best[: self.inducing // 4], self.inducing)
+        told = None
+        if noise is not None and not task.deterministic and bool(torch.isfinite(noise).any()):
+            told = torch.where(torch.isfinite(noise), noise, noise[torch.isfinite(noise)].median()).square().clamp_min(1e-12)
+        model = SparseGP(kernel, x[at], x, y.unsqueeze(-1), told)
+        for name in ("hyperparameters", "lengthscales", "fitted"):
+            setattr(model, f"zoopt_{name}", getattr(kernel, f"zoopt_{name}"))
+        return model.requires_grad_(False).eval()
 
     def hyperparameters(self, likelihood: Posterior, start: Tensor | None) -> Tensor:
         """The best hyperparameters found, from those of an earlier fit or cold; a recipe of its own may change the likelihood's terms."""
@@ -182,9 +215,13 @@ class Posterior:
         self.mode = np.clip(self.centre - self.width**2, [b[0] for b in self.bounds], [b[1] for b in self.bounds])
         self.mode[p + c] = 0.0  # an outputscale of 1, the variance of the standardised outcomes
 
+    def takes(self, theta: Tensor) -> bool:
+        """Whether these can be its hyperparameters."""
+        return theta.numel() == self.mode.size and bool(torch.isfinite(theta).all())
+
     def maximise(self, start: Tensor | None, iterations: int) -> Tensor:
         """The best hyperparameters found from ``start``, else from the prior's mode; those of the prior where the search fails."""
-        if start is not None and start.numel() == self.mode.size and bool(torch.isfinite(start).all()):
+        if start is not None and self.takes(start):
             low, high = np.array(self.bounds).T
             warm = self._climbed(np.clip(start.numpy(), low, high), iterations)
             if warm is not None:

@@ -76,6 +76,13 @@ class RobustGP(GP):
         if not 0 <= self.most < 1:
             raise ConfigError(f"RobustGP needs 0 <= most < 1; got {self.most!r}.")
 
+    def memory(self, model: Model) -> Tensor | None:
+        """As for ``GP``; fitted anew each time, since a new outcome may be an outlier."""
+        found = super().memory(model)
+        assert found is not None
+        found[:, -1] = 0.0
+        return found
+
     def hyperparameters(self, likelihood: Posterior, start: Tensor | None) -> Tensor:
         theta = likelihood.maximise(start, self.iterations)
         n = likelihood.y.numel()
@@ -127,10 +134,15 @@ class HeteroscedasticGP(GP):
 
         from zoopt.surrogates.base import TrainingData as Data
 
-        if task.deterministic or (data.noise is not None and bool(torch.isfinite(data.noise).any())) or len(data.x) < 5:
+        if (
+            len(data.x) > self.largest
+            or task.deterministic
+            or (data.noise is not None and bool(torch.isfinite(data.noise).any()))
+            or len(data.x) < 5
+        ):
             return super().fit(data, task, start)
         models = []
-        plain = GP(self.noise_floor, self.fixed_noise, self.iterations)
+        plain = GP(self.noise_floor, self.fixed_noise, self.iterations, self.largest, self.inducing)
         for k, part in enumerate(data.columns):
             model: Any = plain.fit(part, task, None if start is None else start[k : k + 1])
             unit = float(part.y.std()) or 1.0

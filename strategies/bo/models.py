@@ -301,8 +301,11 @@ def merit_of(values: Tensor) -> Tensor:
     """
     if values.shape[1] == 1:
         return values[:, 0]
-    worse = (values.unsqueeze(1) >= values).all(-1) & (values.unsqueeze(1) > values).any(-1)
-    return worse.sum(-1).to(values.dtype)
+    counts = []
+    for rows in values.split(1024):
+        worse = (rows.unsqueeze(1) >= values).all(-1) & (rows.unsqueeze(1) > values).any(-1)
+        counts.append(worse.sum(-1))
+    return torch.cat(counts).to(values.dtype)
 
 
 def winsorised(y: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from zoopt.strategy import Capabilities, Example, Request, Strategy, Task, live
 from zoopt.surrogates.base import Surrogate, TrainingData, make_surrogate
 
 _COLD = 5  # every so many fits the hyperparameters are searched from the prior's mode again
+_MANY = 200  # points from which on that is needed no more, and takes long
 
 
 @dataclass
@@ -49,7 +50,7 @@ class BO(Strategy[BOState]):
     acquisition: Acquisition | str = "automatic"  # what a point promises: a recipe or a name; in TOML also a table of name and fields
     raw_samples: int = 256  # points at which the acquisition function is looked at before the best are refined
     restarts: int = 4  # points that are refined by gradient and by neighbouring levels
-    most_points: int = 1000  # most observations a model is fitted to: the best half and the latest half
+    most_points: int = 10_000  # most observations a model is fitted to: the best half and the latest half
 
     capabilities = Capabilities(feedback="values", objectives=None, constraints=True, unbounded=True, choices=True)
 
@@ -201,8 +202,9 @@ class BO(Strategy[BOState]):
         acquisition = self._acquisition
         try:
             began = time.perf_counter()
-            memory = {} if state.fits % _COLD == 0 else state.hyperparameters
-            fitted = Fitted(self._surrogate, task, self._data(task, state), memory, search, random)
+            data = self._data(task, state)
+            cold = state.fits % _COLD == 0 and len(data.objectives.x) < _MANY
+            fitted = Fitted(self._surrogate, task, data, {} if cold else state.hyperparameters, search, random)
             known = time.perf_counter()
             while len(points) < wanted:
                 out = torch.cat([pending, *(p.unsqueeze(0) for p in points)])

@@ -77,7 +77,9 @@ def test_map_estimate_is_that_of_botorch(seed: int) -> None:
     with torch.random.fork_rng():
         fit_gpytorch_mll(ExactMarginalLogLikelihood(peer.likelihood, peer))
     ours = GP().fit(TrainingData(x, y), Task(BOX))
-    theta = GP().memory(ours)[0]
+    memory = GP().memory(ours)
+    assert memory is not None
+    theta = memory[0, :-1]
     theirs = torch.cat(
         [peer.covar_module.base_kernel.lengthscale.flatten(), peer.covar_module.outputscale.reshape(1), peer.likelihood.noise.flatten()]
     ).log()
