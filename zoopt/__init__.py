@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from zoopt.feedback import Observations as Observations
     from zoopt.loop import Result as Result
     from zoopt.loop import minimize as minimize
+    from zoopt.pool import Pool as Pool
     from zoopt.random import Random as Random
     from zoopt.restore import read as read
     from zoopt.space import Bool as Bool
@@ -57,6 +58,7 @@ _HOME = {
     "Candidates": "feedback",
     "Evaluation": "feedback",
     "Observations": "feedback",
+    "Pool": "pool",
     "Result": "loop",
     "minimize": "loop",
     "Random": "random",

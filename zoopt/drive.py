@@ -68,8 +68,14 @@ def drive(
         study.stop, study.callbacks = before, watching
 
 
-def examples(space: Space) -> dict[str, list[Any]]:
-    """By name some values that each variable can have: every choice, a number for a number."""
+class Examples(dict[str, list[Any]]):
+    """Values by parameter; the parameters in ``labels`` name a whole point."""
+
+    labels: Collection[str] = ()
+
+
+def examples(space: Space) -> Examples:
+    """By name some values that each parameter can have: every choice and label, a number for a number."""
 
     def values(variable: Variable) -> list[Any]:
         if isinstance(variable, Fixed):
@@ -80,7 +86,9 @@ def examples(space: Space) -> dict[str, list[Any]]:
         guess = variable.first_guess()
         return variable.decode_rows(np.full((1, variable.size), coding.low) if guess is None else guess.reshape(1, -1))
 
-    return {name: values(variable) for name, variable in space.variables.items()}
+    found = Examples({**space.label_values, **{name: values(variable) for name, variable in space.variables.items()}})
+    found.labels = space.label_values
+    return found
 
 
 class _Run:

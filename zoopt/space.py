@@ -631,6 +631,19 @@ class Space:
 
     # The space as a whole.
 
+    listed: Floats | None = None
+    """Every valid encoded point, ``(n, d)``, where they are given one by one (see ``Pool``); None elsewhere."""
+
+    @property
+    def label_values(self) -> dict[str, list[Any]]:
+        """Values of what names a point and is no variable, by name (see ``Pool``)."""
+        return {}
+
+    @property
+    def names(self) -> list[str]:
+        """Names of all parameters of a point."""
+        return [*self.label_values, *self.variables]
+
     @cached_property
     def size(self) -> int | None:
         """Number of distinct points; see the class."""

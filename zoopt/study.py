@@ -196,7 +196,7 @@ class Study:
         self.strategy: Strategy[Any] = make(strategy)
         directions = read_directions(direction, objectives)
         names = read_constraint_names(constraints, directions)
-        check_parameter_names(self.space.variables, directions, names)
+        check_parameter_names(self.space.names, directions, names)
         read_choice("history", history, ("all", "values", "best"))
         read_choice("feedback", feedback, ("values", "ranking"))
         read_choice("resume", resume, ("same", "data"))

@@ -19,6 +19,7 @@ _F64 = torch.float64
 _SAME = 1e-7  # encoded points closer than this in every column are the same point
 _FEW_LEVELS = 16  # integers of more levels are moved by gradient and then rounded; fewer are only ever changed by whole levels
 _MOST_LISTED = 1_000_000  # points of a finite space that are gone through one by one when all others seem taken
+_MOST_ROWS = 4096  # rows of a pool that are all looked at; of more, so many random ones and those near the incumbents
 _STEPS = 50  # most iterations of a climb
 _RISE = 5e10  # a climb ends where it rises by less, in units of rounding: the logarithm need not be known to more than 1e-5
 
@@ -124,6 +125,9 @@ class Search:
 
     def every(self) -> Iterator[Tensor]:
         """Every valid point of a finite space that is not too large, in blocks ``(m, d)``; some may come twice."""
+        if self.space.listed is not None:
+            yield from torch.from_numpy(self.space.listed).split(4096)
+            return
         counts = [column.cardinality for column in self.space.columns]
         if None in counts or math.prod(count or 1 for count in counts) > _MOST_LISTED:
             return
@@ -153,7 +157,10 @@ class Search:
         """
         self.widen(centres)
         size = self.space.size
-        listed = list(self.every()) if size is not None and size <= 4 * raw else []
+        listed = list(self.every()) if size is not None and size <= (4 * raw if self.space.listed is None else _MOST_ROWS) else []
+        if self.space.listed is not None and not listed:
+            near = self.around(centres, _MOST_ROWS // 4, random.child("around"))
+            listed = [self.spread(_MOST_ROWS, random.child("spread")), torch.unique(near, dim=0)]
         if listed:
             x = torch.cat(listed)
         else:

@@ -42,10 +42,10 @@ def check(
     config = load(file, overrides(set_))
     config.check()
     aims = ", ".join(f"{way} {name}" for name, way in config.objectives.items())
-    count = len(config.space.variables)
+    count = len(config.space.names)
     out().print(
         f"{file} is fine: {config.study.strategy} is to {aims} over {count} variable{'s' if count != 1 else ''} "
-        f"({', '.join(config.space.variables)}); the record is {config.journal}.",
+        f"({', '.join(config.space.names)}); the record is {config.journal}.",
         markup=False,
         soft_wrap=True,
     )

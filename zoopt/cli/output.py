@@ -149,7 +149,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[Any]], title: str = ""
 def trial_table(study: Study, trials: Sequence[Trial], title: str) -> Group:
     """Trials with their values and parameters, a row each."""
     objectives, constraints = list(study.task.objectives), list(study.task.constraints)
-    names = [name for name in study.space.variables if any(name in t.params for t in trials)]
+    names = [name for name in study.space.names if any(name in t.params for t in trials)]
     arrows = [f"{name} {'↓' if way == 'minimize' else '↑'}" for name, way in study.directions.items()]
     rows = []
     for t in trials:

@@ -177,7 +177,7 @@ class StudyConfig:
             self.space.sample(1, Random(0))
         except SpaceError as error:
             report.add(("study", "known_constraints"), str(error), value=True)
-        for name in self.space.variables:
+        for name in self.space.names:
             try:
                 check_parameter_names([name], self.objectives, self.study.constraints)
             except ConfigError as error:
@@ -196,7 +196,7 @@ class StudyConfig:
         except ConfigFaults as error:
             report.faults += error.faults
         if isinstance(evaluator, evaluate.Processes):
-            if wrong := unfit_signature(evaluator.function, self.space.variables):
+            if wrong := unfit_signature(evaluator.function, self.space.names):
                 report.add(("objective", "python"), f"{wrong} If it takes a whole batch as an (n, d) array, write batched = true.")
         elif evaluator is not None:
             try:
@@ -269,7 +269,7 @@ def load(path: str | os.PathLike[str], overrides: Mapping[str, Any] | None = Non
     objective = read_objective(data, report)
     if study is not None:
         crosscheck(study, stop, data, report)
-    space = read_space(data, study, report)
+    space = read_space(data, study, path.parent, report)
     recipe = read_recipe(data, report)
     report.finish()
     assert study is not None

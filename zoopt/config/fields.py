@@ -222,7 +222,19 @@ class StudyFile(Table):
     study: StudyTable = Field(default_factory=StudyTable)
     strategy: dict[str, Any] = Field(default={}, description="Fields of the strategy; `zoopt strategies NAME` lists them.")
     objective: Objective
-    space: dict[str, Variable] = Field(min_length=1, description="The variables by name.")
+    space: dict[str, Variable] = Field(
+        min_length=1,
+        description='The variables by name; or pool = "shelf.csv", a file whose rows are the only candidates.',
+        json_schema_extra={
+            "properties": {
+                "pool": {"type": "string", "description": "A CSV file whose rows are the only candidates."},
+                "labels": {
+                    "anyOf": [{"type": "string"}, {"type": "array", "items": {"type": "string"}}],
+                    "description": "Columns of the pool that name a row and say nothing of it.",
+                },
+            }
+        },
+    )
     stop: StopTable = Field(default_factory=StopTable)
 
 

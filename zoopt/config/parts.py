@@ -101,7 +101,7 @@ def crosscheck(study: StudyTable, stop: StopTable | None, data: Mapping[str, Any
             report.add(("study", "device"), f'the device {study.device!r} cannot be used here ({said}); write "cpu".', value=True)
 
 
-def read_space(data: Mapping[str, Any], study: StudyTable | None, report: Report) -> Space | None:
+def read_space(data: Mapping[str, Any], study: StudyTable | None, folder: Path, report: Report) -> Space | None:
     """The space of the [space] table and the known constraints."""
     tables = data.get("space")
     if tables is None or tables == {}:
@@ -114,6 +114,10 @@ def read_space(data: Mapping[str, Any], study: StudyTable | None, report: Report
     from zoopt.space import Space
     from zoopt.variables import from_config
 
+    pool = {key: value for key, value in tables.items() if key in ("pool", "labels") and isinstance(value, str | list)}
+    tables = {key: value for key, value in tables.items() if key not in pool}
+    if pool:
+        return _read_pool(pool, tables, study, folder, report)
     readable = {name: table for name, table in tables.items() if _variable(table, ("space", name), report)}
     right = len(readable) == len(tables)
     for name, table in readable.items():
@@ -139,6 +143,36 @@ def read_space(data: Mapping[str, Any], study: StudyTable | None, report: Report
             report.add(("study", "known_constraints", k), str(error))
             right = False
     return Space.from_config(dict(tables), constraints=list(constraints)) if right and constraints else space
+
+
+def _read_pool(pool: Mapping[str, Any], tables: Mapping[str, Any], study: StudyTable | None, folder: Path, report: Report) -> Space | None:
+    """The space of ``pool = "shelf.csv"``; tables beside it say what some of its columns are."""
+    from zoopt.pool import Pool
+    from zoopt.variables import from_config
+
+    path, labels = pool.get("pool"), pool.get("labels", [])
+    if not isinstance(path, str):
+        report.add(("space", "labels" if path is None else "pool"), 'a pool is a CSV file; write pool = "shelf.csv".', value=True)
+        return None
+    if not all(isinstance(label, str) for label in labels):
+        report.add(("space", "labels"), 'labels names columns; write labels = "name" or ["name", "bottle"].', value=True)
+        return None
+    if study is not None and study.known_constraints:
+        report.add(("study", "known_constraints"), "a pool has no known constraints: leave out the rows that break them.")
+    variables = {}
+    for name, table in tables.items():
+        if not _variable(table, ("space", name), report):
+            return None
+        try:
+            variables[name] = from_config(table)
+        except SpaceError as error:
+            report.add(_named_in(error, table, ("space", name)), _about(error, name))
+            return None
+    try:
+        return Pool.read(folder / Path(path).expanduser(), variables, labels)
+    except SpaceError as error:
+        report.add(("space", "pool"), str(error), value=True)
+        return None
 
 
 def _variable(table: Any, keys: Keys, report: Report) -> bool:

@@ -123,7 +123,8 @@ class Command:
         for part in (part for template in self._templates for part in template if isinstance(part, _Placeholder)):
             for value in values.get(part.name, ()):
                 self._text(part, {part.name: value})
-        unused = [name for name in parameters if name not in self._names]
+        named = any(name in self._names for name in getattr(parameters, "labels", ()))  # which a row of a pool is known by
+        unused = [] if named else [name for name in parameters if name not in self._names]
         if unused and "config_file" not in self._names:
             raise ConfigError(
                 f"the command does not use {', '.join(unused)}: write {{{unused[0]}}} where its value belongs, or {{config_file}} for a "
