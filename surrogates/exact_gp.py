@@ -124,6 +124,19 @@ class ExactGP(SingleTaskGP):
         drawn: Tensor = standardise.means.squeeze() + standardise.stdvs.squeeze() * value
         return drawn
 
+    @property
+    def settled(self) -> bool:
+        """Whether ``moments`` can be called."""
+        return self._settled is not None and self.train_inputs is not None and self.train_inputs[0] is self._settled["inputs"]
+
+    def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Posterior mean and standard deviation at ``x: (m, d)``, ``(m,)`` each, with a closed-form gradient."""
+        apply: Any = _Moments.apply  # which PyTorch leaves untyped
+        mean, sd = apply(x, self)
+        standardise: Any = self.outcome_transform
+        scale = standardise.stdvs.squeeze()
+        return standardise.means.squeeze() + scale * mean, scale * sd
+
     def condition_on_observations(self, X: Tensor, Y: Tensor, noise: Tensor | None = None, **kwargs: Any) -> Any:
         """The model given more observations, as in BoTorch; where they are no batches, by adding rows to the factor."""
         settled = self._settled
@@ -163,15 +176,49 @@ class ExactGP(SingleTaskGP):
         assert settled is not None
         return (x[..., settled["numbers"]] - settled["lower"]) / settled["unit"], x[..., settled["choices"]]
 
-    def _covariance(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
-        """Covariance ``(..., n, q)`` between ``a`` (n points) and ``b`` (q points), both split."""
+    def _covariance(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], slope: bool = False) -> Tensor:
+        """Covariance ``(..., n, q)`` between ``a`` (n points) and ``b`` (q points), both split.
+
+        With ``slope`` what times the scaled difference a - b is its derivative by b.
+        """
         settled = self._settled
         assert settled is not None
         # By products: short distances lose half their digits, but the kernel depends on their squares. No gradient at 0.
         square = a[0].square().sum(-1).unsqueeze(-1) + b[0].square().sum(-1).unsqueeze(-2) - 2.0 * a[0] @ b[0].transpose(-1, -2)
         r = square.clamp_min(1e-20).sqrt()
-        kernel: Tensor = (1.0 + _SQRT5 * r + (5.0 / 3.0) * square) * torch.exp(-_SQRT5 * r) * settled["outputscale"]
+        shape = (5.0 / 3.0) * (1.0 + _SQRT5 * r) if slope else 1.0 + _SQRT5 * r + (5.0 / 3.0) * square
+        kernel: Tensor = shape * torch.exp(-_SQRT5 * r) * settled["outputscale"]
         if settled["choices"]:
             differs = (a[1].unsqueeze(-2) != b[1].unsqueeze(-3)).to(kernel)
             kernel = kernel * torch.exp(-(differs / settled["lengthscales"]).mean(-1))
         return kernel
+
+
+class _Moments(torch.autograd.Function):
+    """Mean and standard deviation of an ``ExactGP`` at single points, in standardised units."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, model: ExactGP) -> tuple[Tensor, Tensor]:
+        settled: Any = model._settled
+        at = model._split(x.detach())
+        with torch.no_grad():
+            kernel = model._covariance(settled["points"], at)
+            root = torch.linalg.solve_triangular(settled["factor"], kernel, upper=False)
+            variance = (settled["outputscale"] - root.square().sum(0)).clamp_min(0.0) + _NUGGET * settled["outputscale"]
+            sd = variance.sqrt()
+            mean = (kernel.mT @ settled["alpha"]).squeeze(-1) + model.mean_module.constant
+        ctx.model, ctx.parts = model, (at, root, sd)
+        return mean, sd
+
+    @staticmethod
+    def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
+        model, (at, root, sd) = ctx.model, ctx.parts
+        settled = model._settled
+        z = settled["points"][0]
+        # Of the mean by the kernel's values these are alpha; of the variance, minus twice the weights of the prediction.
+        by_kernel = upstream[0] * settled["alpha"]
+        by_kernel = by_kernel - (upstream[1] / sd) * torch.linalg.solve_triangular(settled["factor"].mT, root, upper=True)
+        weighed = by_kernel * model._covariance(settled["points"], at, slope=True)  # (n, m)
+        gradient = torch.zeros((len(sd), model.train_inputs[0].shape[-1]), dtype=sd.dtype)
+        gradient[:, settled["numbers"]] = (weighed.mT @ z - weighed.sum(0).unsqueeze(-1) * at[0]) / settled["unit"]
+        return gradient, None

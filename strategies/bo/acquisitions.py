@@ -20,6 +20,7 @@ from torch import Tensor
 
 from zoopt import registry
 from zoopt.errors import ConfigError
+from zoopt.strategies.bo.improvement import log_h
 
 if TYPE_CHECKING:
     from zoopt.strategies.bo.models import Fitted
@@ -159,10 +160,13 @@ class Improvement(Weighted):
     """Log expected improvement over the best value, or under noise over the best expected one. Jones, Schonlau & Welch (1998)."""
 
     def promise(self, fitted: Fitted) -> Function:
-        from botorch.acquisition import LogExpectedImprovement
+        best = fitted.incumbent_value
 
-        made: Function = LogExpectedImprovement(fitted.objective, best_f=fitted.incumbent_value, maximize=False)
-        return made
+        def log_improvement(x: Tensor) -> Tensor:
+            mean, sd = moments(fitted.objective, x)
+            return log_h((best - mean) / sd) + sd.log()
+
+        return log_improvement
 
     def title(self, fitted: Fitted) -> str:
         return "log expected improvement"
@@ -358,6 +362,9 @@ class Guided(Acquisition):
 
 def moments(model: Any, x: Tensor) -> tuple[Tensor, Tensor]:
     """Posterior mean and standard deviation of a model's one output at ``x: (m, 1, d)``, ``(m,)`` each."""
+    if getattr(model, "settled", False):
+        found: tuple[Tensor, Tensor] = model.moments(x.squeeze(-2))
+        return found
     posterior = model.posterior(x)
     return posterior.mean.reshape(-1), posterior.variance.reshape(-1).clamp_min(1e-20).sqrt()
 
@@ -376,8 +383,6 @@ def log_expected_gain(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         ``(m,)``; the logarithm of a tiny number where nothing can be gained.
     """
-    from botorch.acquisition.analytic import _log_ei_helper
-
     rise = b.unsqueeze(-1) - b.unsqueeze(-2)  # of line i over line j, (m, i, j)
     place = (a.unsqueeze(-2) - a.unsqueeze(-1)) / torch.where(rise == 0, 1.0, rise)  # where they cross
     order = torch.arange(a.shape[-1])
@@ -387,7 +392,7 @@ def log_expected_gain(a: Tensor, b: Tensor) -> Tensor:
     ends = torch.where(rise < 0, place, torch.inf).amin(-1)
     kept = ~hidden & (begins < ends) & torch.isfinite(begins)
     steeper = torch.where(kept, rise.gather(-1, before.unsqueeze(-1)).squeeze(-1), 1.0).clamp_min(LEAST)
-    each = steeper.log() + _log_ei_helper(-torch.where(kept, begins, 0.0).abs())
+    each = steeper.log() + log_h(-torch.where(kept, begins, 0.0).abs())
     floor = math.log(LEAST)
     return torch.logsumexp(torch.where(kept, each, 2.0 * floor), -1).clamp_min(floor)
 

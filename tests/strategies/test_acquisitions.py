@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -32,6 +33,7 @@ from zoopt.strategies.bo.acquisitions import (
 )
 from zoopt.strategies.bo.automatic import Automatic
 from zoopt.strategies.bo.entropy import JointEntropy, MaxValueEntropy, PredictiveEntropy, optima
+from zoopt.strategies.bo.improvement import log_h
 from zoopt.strategies.bo.models import Data, Fitted
 from zoopt.strategies.bo.recipe import BO
 from zoopt.strategies.bo.search import Search
@@ -80,6 +82,45 @@ def at(x: Tensor, model: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any
 
 
 # ---------------------------------------------------------------------- closed forms
+
+
+def test_the_logarithm_of_improvement_to_many_digits() -> None:
+    """Against fifty digits, down to where the improvement itself is no double by far; and its slope."""
+    mpmath.mp.dps = 60
+    z = torch.tensor(
+        [10.0, 3.0, 0.0, -0.5, -0.999, -1.001, -3.0, -10.0, -30.0, -1e3, -1.1e3, -1e6, -6e7, -7e7, -1e9], dtype=F64
+    ).requires_grad_()
+    value = log_h(z)
+    (slope,) = torch.autograd.grad(value.sum(), z)
+    for at, found, rise in zip(z.tolist(), value.tolist(), slope.tolist(), strict=True):
+        x = mpmath.mpf(at)
+        # Phi / phi by its integral, since the difference of the two terms leaves nothing of sixty digits at -1e9.
+        if at < -30:
+            series = sum((-1) ** k * mpmath.fac2(2 * k + 1) / x ** (2 * k + 2) for k in range(12))  # h / phi (Abramowitz & Stegun 26.2.12)
+            exact = -x * x / 2 - mpmath.log(2 * mpmath.pi) / 2 + mpmath.log(series)
+            ratio = sum((-1) ** k * mpmath.fac2(2 * k - 1) / -(x ** (2 * k + 1)) for k in range(12)) / series
+        else:
+            mass, density = mpmath.ncdf(x), mpmath.npdf(x)
+            exact, ratio = mpmath.log(density + x * mass), mass / (density + x * mass)
+        assert found == pytest.approx(float(exact), rel=1e-10), at
+        assert rise == pytest.approx(float(ratio), rel=1e-8), at
+
+
+def test_moments_and_their_gradient_are_those_of_the_posterior() -> None:
+    """Also where points were added to the factor, and beside choices."""
+    space = Space({"x": Real(-1, 2), "k": Integer(0, 50), "c": Choice("a", "b", "d")})
+    x = space.from_unit(draw(15, 3))
+    y = (x[:, :1] - 0.3).square() + x[:, 2:]
+    model: Any = GP().fit(TrainingData(x, y), Task(space))
+    for known in (model, model.condition_on_observations(x[:2] + 0.01, y[:2])):
+        at_points = space.from_unit(draw(20, 3, seed=4)).requires_grad_()
+        mean, sd = known.moments(at_points)
+        posterior = known.posterior(at_points.unsqueeze(-2))
+        theirs = posterior.mean.reshape(-1), posterior.variance.reshape(-1).sqrt()
+        torch.testing.assert_close((mean, sd), theirs, rtol=1e-9, atol=1e-12)
+        weights = draw(2, 20, seed=6)
+        ours, other = (torch.autograd.grad((weights[0] * a + weights[1] * b).sum(), at_points)[0] for a, b in ((mean, sd), theirs))
+        torch.testing.assert_close(ours[:, :2], other[:, :2], rtol=1e-6, atol=1e-9)
 
 
 def test_improvement_and_its_probability_and_the_bound() -> None:
