@@ -138,6 +138,12 @@ class Fitted:
         """The limits as functions of samples of the joint model, in units of their spread."""
         return [_Limit(len(self.objectives) + k, scale) for k, scale in enumerate(self.scales)]
 
+    @property
+    def anticipated(self) -> tuple[Tensor, Tensor]:
+        """Expected values of the only objective at the settings, and their total violation as far as is expected, ``(n,)`` each."""
+        values, violation = self._expected(self.settings)
+        return values[:, 0], violation
+
     @cached_property
     def incumbent_value(self) -> Tensor:
         """The best value, or where values are noisy the least expected one, of the points that are feasible as far as is known."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 import warnings
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
 from zoopt.strategies.bo.models import Data, Fitted, best_first, merit_of, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.progress import left_to_gain
 from zoopt.strategies.bo.record import Record, few_threads, host, numerical
 from zoopt.strategies.bo.search import Search
 from zoopt.strategy import Capabilities, Example, Request, Strategy, Task, live
@@ -32,6 +34,7 @@ class BOState(Record):
     design: int = 0  # points of the Sobol sequence that are used up
     fits: int = 0
     hyperparameters: dict[str, Tensor] = field(default_factory=dict)
+    chance: float = 1.0  # that a noticeably better point remains, where the recipe asks for it
     diagnostics: dict[str, float | str] = live()
 
 
@@ -51,6 +54,8 @@ class BO(Strategy[BOState]):
     raw_samples: int = 256  # points at which the acquisition function is looked at before the best are refined
     restarts: int = 4  # points that are refined by gradient and by neighbouring levels
     most_points: int = 10_000  # most observations a model is fitted to: the best half and the latest half
+    finish: float | None = None  # converged once the chance that a noticeably better point remains is below this; None: never
+    noticeable: float | None = None  # improvement that counts in that; None: the noise, at least a hundredth of the range of values
 
     capabilities = Capabilities(feedback="values", objectives=None, constraints=True, unbounded=True, choices=True)
 
@@ -61,11 +66,17 @@ class BO(Strategy[BOState]):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"bo needs {name} >= {least}; got {value!r}.")
+        if self.finish is not None and not 0 < self.finish < 1:
+            raise ConfigError(f"bo needs finish between 0 and 1, a probability; got {self.finish!r}.")
+        if self.noticeable is not None and not 0 <= self.noticeable < math.inf:
+            raise ConfigError(f"bo needs noticeable >= 0, in the units of the objective; got {self.noticeable!r}.")
 
     def check(self, task: Task) -> None:
         """Refuses what the acquisition function refuses."""
         super().check(task)
         self._acquisition.check(task)
+        if self.finish is not None and (len(task.objectives) > 1 or task.space.context):
+            raise ConfigError("bo can tell what is left to gain for one objective and without context variables; leave finish out.")
 
     @classmethod
     def example_task(cls) -> Example:
@@ -158,8 +169,24 @@ class BO(Strategy[BOState]):
         return torch.cat(means, -1).to(x), torch.cat(sds, -1).to(x)
 
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:
-        """What the last proposal rested on, and what it cost."""
-        return dict(state.diagnostics or {})
+        """What the last proposal rested on and cost; for one objective also what is left to gain, see ``left_to_gain``."""
+        report = dict(state.diagnostics or {})
+        if int(state.ok.sum()) < 2 or len(task.objectives) > 1 or task.space.context:
+            return report
+        random = Random(0).child("info")
+        search = Search(task.space, {}, state.asked if task.deterministic else state.asked[:0], False, random)
+        try:
+            with few_threads(int(state.ok.sum())):
+                fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random)
+                report["chance_of_better"], report["expected_gain"] = left_to_gain(fitted, self.noticeable, random)
+        except Exception as error:
+            if not numerical(error):
+                raise
+        return report
+
+    def done(self, task: Task, state: BOState) -> Tensor | None:
+        """Whether, as of the last proposal, a noticeably better point is as unlikely as ``finish`` asks; None: not asked for."""
+        return None if self.finish is None else torch.tensor(state.chance < self.finish)
 
     @property
     def _surrogate(self) -> Surrogate:
@@ -216,6 +243,8 @@ class BO(Strategy[BOState]):
                     break
                 search.take(point)
                 points.append(point)
+            if self.finish is not None:
+                state.chance = left_to_gain(fitted, self.noticeable, random.child("progress"))[0]
         except Exception as error:
             if not numerical(error):
                 raise
