@@ -176,22 +176,24 @@ class ExactGP(SingleTaskGP):
         assert settled is not None
         return (x[..., settled["numbers"]] - settled["lower"]) / settled["unit"], x[..., settled["choices"]]
 
-    def _covariance(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], slope: bool = False) -> Tensor:
-        """Covariance ``(..., n, q)`` between ``a`` (n points) and ``b`` (q points), both split.
+    def _covariance(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
+        """Covariance ``(..., n, q)`` between ``a`` (n points) and ``b`` (q points), both split."""
+        return self._sloping(a, b)[0]
 
-        With ``slope`` what times the scaled difference a - b is its derivative by b.
-        """
+    def _sloping(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor], slope: bool = False) -> tuple[Tensor, Tensor | None]:
+        """The same, and on demand what times the scaled difference a - b is its derivative by b."""
         settled = self._settled
         assert settled is not None
         # By products: short distances lose half their digits, but the kernel depends on their squares. No gradient at 0.
         square = a[0].square().sum(-1).unsqueeze(-1) + b[0].square().sum(-1).unsqueeze(-2) - 2.0 * a[0] @ b[0].transpose(-1, -2)
         r = square.clamp_min(1e-20).sqrt()
-        shape = (5.0 / 3.0) * (1.0 + _SQRT5 * r) if slope else 1.0 + _SQRT5 * r + (5.0 / 3.0) * square
-        kernel: Tensor = shape * torch.exp(-_SQRT5 * r) * settled["outputscale"]
+        stretched = _SQRT5 * r
+        decay: Tensor = torch.exp(-stretched) * settled["outputscale"]
         if settled["choices"]:
-            differs = (a[1].unsqueeze(-2) != b[1].unsqueeze(-3)).to(kernel)
-            kernel = kernel * torch.exp(-(differs / settled["lengthscales"]).mean(-1))
-        return kernel
+            differs = (a[1].unsqueeze(-2) != b[1].unsqueeze(-3)).to(decay)
+            decay = decay * torch.exp(-(differs / settled["lengthscales"]).mean(-1))
+        linear = 1.0 + stretched
+        return (linear + (5.0 / 3.0) * square) * decay, (5.0 / 3.0) * linear * decay if slope else None
 
 
 class _Moments(torch.autograd.Function):
@@ -202,23 +204,23 @@ class _Moments(torch.autograd.Function):
         settled: Any = model._settled
         at = model._split(x.detach())
         with torch.no_grad():
-            kernel = model._covariance(settled["points"], at)
+            kernel, slope = model._sloping(settled["points"], at, ctx.needs_input_grad[0])
             root = torch.linalg.solve_triangular(settled["factor"], kernel, upper=False)
             variance = (settled["outputscale"] - root.square().sum(0)).clamp_min(0.0) + _NUGGET * settled["outputscale"]
             sd = variance.sqrt()
             mean = (kernel.mT @ settled["alpha"]).squeeze(-1) + model.mean_module.constant
-        ctx.model, ctx.parts = model, (at, root, sd)
+        ctx.model, ctx.parts = model, (at, root, sd, slope)
         return mean, sd
 
     @staticmethod
     def backward(ctx: Any, *upstream: Tensor) -> tuple[Tensor, None]:
-        model, (at, root, sd) = ctx.model, ctx.parts
+        model, (at, root, sd, slope) = ctx.model, ctx.parts
         settled = model._settled
         z = settled["points"][0]
         # Of the mean by the kernel's values these are alpha; of the variance, minus twice the weights of the prediction.
         by_kernel = upstream[0] * settled["alpha"]
         by_kernel = by_kernel - (upstream[1] / sd) * torch.linalg.solve_triangular(settled["factor"].mT, root, upper=True)
-        weighed = by_kernel * model._covariance(settled["points"], at, slope=True)  # (n, m)
+        weighed = by_kernel * slope  # (n, m)
         gradient = torch.zeros((len(sd), model.train_inputs[0].shape[-1]), dtype=sd.dtype)
         gradient[:, settled["numbers"]] = (weighed.mT @ z - weighed.sum(0).unsqueeze(-1) * at[0]) / settled["unit"]
         return gradient, None

@@ -30,6 +30,7 @@ _log = logging.getLogger("zoopt.surrogates.gp")
 _LEAST_LENGTHSCALE = 0.025
 _LEAST_NOISE = 1e-6
 _QUIET = 1e-5  # noise variance from which a fit begins again, as a part of the variance of the outcomes
+_SETTLED = 1e-7  # a search ends where the log posterior, over n, rises by less
 _HELD = 200  # from so many points on hyperparameters are held until there are a tenth more
 _SQRT5 = math.sqrt(5.0)
 _Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -241,7 +242,9 @@ class Posterior:
         from scipy.optimize import minimize
 
         try:
-            found = minimize(self.negative, first, jac=True, method="L-BFGS-B", bounds=self.bounds, options={"maxiter": iterations})
+            found = minimize(
+                self.negative, first, jac=True, method="L-BFGS-B", bounds=self.bounds, options={"maxiter": iterations, "ftol": _SETTLED}
+            )
         except (ArithmeticError, ValueError, torch.linalg.LinAlgError) as error:
             _log.warning("a fit of the Gaussian process failed (%s); trying the next start.", error)
             return None
