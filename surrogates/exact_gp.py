@@ -10,6 +10,7 @@ import torch
 from botorch.models import SingleTaskGP
 from botorch.posteriors import GPyTorchPosterior
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.kernels import Kernel
 from linear_operator import to_linear_operator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
@@ -18,6 +19,21 @@ from zoopt.random import Random
 
 _SQRT5 = math.sqrt(5.0)
 _NUGGET = 1e-9  # added to the posterior variance, in units of the outputscale: a small part of the least noise
+
+
+class TableKernel(Kernel):  # type: ignore[misc]  # GPyTorch is untyped
+    """Covariance of levels by a table ``(c, c)``, in one column."""
+
+    def __init__(self, table: Tensor, column: int) -> None:
+        super().__init__(active_dims=[column])
+        self.register_buffer("table", table.detach())
+
+    def forward(self, x1: Tensor, x2: Tensor, diag: bool = False, last_dim_is_batch: bool = False, **params: Any) -> Tensor:
+        """Covariances ``(..., n, m)`` of points ``(..., n, 1)`` and ``(..., m, 1)``."""
+        one, other = x1[..., 0].round().long(), x2[..., 0].round().long()
+        table: Any = self.table
+        found: Tensor = table[one, other] if diag else table[one.unsqueeze(-1), other.unsqueeze(-2)]
+        return found
 
 
 class ExactGP(SingleTaskGP):
@@ -33,7 +49,15 @@ class ExactGP(SingleTaskGP):
     log_noise: tuple[Any, ...] = ()
 
     def settle(
-        self, theta: Tensor, z: Tensor, numbers: list[int], choices: list[int], lower: Tensor, upper: Tensor, factor: Tensor
+        self,
+        theta: Tensor,
+        z: Tensor,
+        numbers: list[int],
+        choices: list[int],
+        lower: Tensor,
+        upper: Tensor,
+        factor: Tensor,
+        tasks: tuple[int, Tensor, float] | None = None,
     ) -> None:
         """Prepare quick answers.
 
@@ -45,6 +69,7 @@ class ExactGP(SingleTaskGP):
             lower: Encoded values that are scaled to 0, ``(d,)``.
             upper: Encoded values that are scaled to 1, ``(d,)``.
             factor: Lower Cholesky factor of the noisy covariance of the standardised outcomes, ``(n, n)``.
+            tasks: The column of tasks, what their functions' covariances are multiplied by ``(c, c)``, and the variance of their offsets.
         """
         p, c = len(numbers), len(choices)
         values = theta.exp()
@@ -52,6 +77,7 @@ class ExactGP(SingleTaskGP):
         self._settled = {
             "numbers": numbers,
             "choices": choices,
+            "tasks": tasks,
             "lower": lower[numbers],
             "unit": (upper - lower)[numbers] * values[:p],
             "lengthscales": values[p : p + c],
@@ -93,7 +119,8 @@ class ExactGP(SingleTaskGP):
     @property
     def draws_quickly(self) -> bool:
         """Whether ``draw`` can be called: settled, and no unordered choices."""
-        return self._settled is not None and len(self._settled["choices"]) == 0 and self._settled["added"] == 0
+        settled = self._settled
+        return settled is not None and len(settled["choices"]) == 0 and settled["tasks"] is None and settled["added"] == 0
 
     def draw(self, x: Tensor, n: int, random: Random, features: int = 1024) -> Tensor:
         """``n`` functions drawn from the posterior, at ``x: (m, d)``, ``(n, m)``, in a time that is linear in m.
@@ -174,7 +201,19 @@ class ExactGP(SingleTaskGP):
     def _split(self, x: Tensor) -> tuple[Tensor, Tensor]:
         settled = self._settled
         assert settled is not None
-        return (x[..., settled["numbers"]] - settled["lower"]) / settled["unit"], x[..., settled["choices"]]
+        columns = settled["choices"] if settled["tasks"] is None else [*settled["choices"], settled["tasks"][0]]
+        return (x[..., settled["numbers"]] - settled["lower"]) / settled["unit"], x[..., columns]
+
+    def _variance(self, a: tuple[Tensor, Tensor]) -> Tensor:
+        """Variance before anything was observed of points that were split, ``(...)``."""
+        settled = self._settled
+        assert settled is not None
+        own: Tensor = settled["outputscale"].expand(a[0].shape[:-1])
+        if settled["tasks"] is None:
+            return own
+        _, between, offset = settled["tasks"]
+        whole: Tensor = own * between.diagonal()[a[1][..., -1].round().long()] + offset
+        return whole
 
     def _covariance(self, a: tuple[Tensor, Tensor], b: tuple[Tensor, Tensor]) -> Tensor:
         """Covariance ``(..., n, q)`` between ``a`` (n points) and ``b`` (q points), both split."""
@@ -189,11 +228,18 @@ class ExactGP(SingleTaskGP):
         r = square.clamp_min(1e-20).sqrt()
         stretched = _SQRT5 * r
         decay: Tensor = torch.exp(-stretched) * settled["outputscale"]
-        if settled["choices"]:
-            differs = (a[1].unsqueeze(-2) != b[1].unsqueeze(-3)).to(decay)
+        c = len(settled["choices"])
+        if c:
+            differs = (a[1][..., :c].unsqueeze(-2) != b[1][..., :c].unsqueeze(-3)).to(decay)
             decay = decay * torch.exp(-(differs / settled["lengthscales"]).mean(-1))
+        offset: Tensor | float = 0.0
+        if settled["tasks"] is not None:
+            _, between, variance = settled["tasks"]
+            one, other = a[1][..., -1].round().long().unsqueeze(-1), b[1][..., -1].round().long().unsqueeze(-2)
+            decay = decay * between[one, other]
+            offset = variance * (one == other).to(decay)
         linear = 1.0 + stretched
-        return (linear + (5.0 / 3.0) * square) * decay, (5.0 / 3.0) * linear * decay if slope else None
+        return (linear + (5.0 / 3.0) * square) * decay + offset, (5.0 / 3.0) * linear * decay if slope else None
 
 
 class _Moments(torch.autograd.Function):
@@ -206,7 +252,7 @@ class _Moments(torch.autograd.Function):
         with torch.no_grad():
             kernel, slope = model._sloping(settled["points"], at, ctx.needs_input_grad[0])
             root = torch.linalg.solve_triangular(settled["factor"], kernel, upper=False)
-            variance = (settled["outputscale"] - root.square().sum(0)).clamp_min(0.0) + _NUGGET * settled["outputscale"]
+            variance = (model._variance(at) - root.square().sum(0)).clamp_min(0.0) + _NUGGET * settled["outputscale"]
             sd = variance.sqrt()
             mean = (kernel.mT @ settled["alpha"]).squeeze(-1) + model.mean_module.constant
         ctx.model, ctx.parts = model, (at, root, sd, slope)
@@ -224,3 +270,51 @@ class _Moments(torch.autograd.Function):
         gradient = torch.zeros((len(sd), model.train_inputs[0].shape[-1]), dtype=sd.dtype)
         gradient[:, settled["numbers"]] = (weighed.mT @ z - weighed.sum(0).unsqueeze(-1) * at[0]) / settled["unit"]
         return gradient, None
+
+
+def across(model: Any, places: Tensor) -> Any:
+    """The posterior between points and ``places: (g, d)``, of which it prepares what it can.
+
+    Returns:
+        A function of points ``x: (m, d)`` and of others that go with each, ``own: (m, k, d)``, that gives posterior covariances of x with
+        the places ``(m, g)`` and with its own ``(m, k)``, the variance of x ``(m,)`` and the mean at its own, ``(m, k)``.
+    """
+    if not (isinstance(model, ExactGP) and model.settled):
+        return lambda x, own: _across_any(model, places, x, own)
+    settled: Any = model._settled
+    standardise: Any = model.outcome_transform
+    shift, scale = standardise.means.squeeze(), standardise.stdvs.squeeze()
+    variance = scale.square()
+
+    def rooted(z: tuple[Tensor, Tensor]) -> Tensor:
+        root: Tensor = torch.linalg.solve_triangular(settled["factor"], model._covariance(settled["points"], z), upper=False)
+        return root
+
+    at = model._split(places)
+    there = rooted(at)
+
+    def between(x: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        m, k, d = own.shape
+        z, each = model._split(x), model._split(own)
+        root, roots = rooted(z), rooted(model._split(own.reshape(m * k, d))).view(-1, m, k)
+        with_places = model._covariance(z, at) - root.mT @ there
+        alone = (z[0].unsqueeze(1), z[1].unsqueeze(1))
+        with_own = model._covariance(alone, each).squeeze(1) - (root.unsqueeze(-1) * roots).sum(0)
+        itself = (model._variance(z) - root.square().sum(0)).clamp_min(0.0) + _NUGGET * settled["outputscale"]
+        weights = torch.linalg.solve_triangular(settled["factor"], settled["residual"], upper=False)  # (n, 1)
+        mean = (roots * weights.unsqueeze(-1)).sum(0) + model.mean_module.constant
+        return variance * with_places, variance * with_own, variance * itself, shift + scale * mean
+
+    return between
+
+
+def _across_any(model: Any, places: Tensor, x: Tensor, own: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The same of any model, from its joint posterior."""
+    parts: list[tuple[Tensor, ...]] = []
+    k, g = own.shape[1], len(places)
+    for some, theirs in zip(x.split(8), own.split(8), strict=True):
+        posterior = model.posterior(torch.cat([some.unsqueeze(1), theirs, places.expand(len(some), -1, -1)], 1))
+        covariance = posterior.distribution.covariance_matrix[:, 0]
+        mean = posterior.mean.squeeze(-1)[:, 1 : 1 + k]
+        parts.append((covariance[:, 1 + k : 1 + k + g], covariance[:, 1 : 1 + k], covariance[:, 0].clamp_min(1e-300), mean))
+    return tuple(torch.cat(columns) for columns in zip(*parts, strict=True))  # type: ignore[return-value]

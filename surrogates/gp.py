@@ -18,6 +18,7 @@ from torch import Tensor
 from zoopt.errors import ConfigError
 from zoopt.strategy import Task
 from zoopt.surrogates.base import Surrogate, TrainingData
+from zoopt.surrogates.tasks import Tasks
 
 if TYPE_CHECKING:
     from botorch.models.model import Model
@@ -32,6 +33,7 @@ _LEAST_NOISE = 1e-6
 _QUIET = 1e-5  # noise variance from which a fit begins again, as a part of the variance of the outcomes
 _SETTLED = 1e-7  # a search ends where the log posterior, over n, rises by less
 _HELD = 200  # from so many points on hyperparameters are held until there are a tenth more
+_FIDELITY = (math.log(3.0), 0.75)  # log-normal prior of a fidelity's lengthscale: its ends are correlated by .9, more or less
 _SQRT5 = math.sqrt(5.0)
 _Vector = np.ndarray[Any, np.dtype[np.float64]]
 
@@ -40,6 +42,7 @@ _Vector = np.ndarray[Any, np.dtype[np.float64]]
 class GP(Surrogate):
     """Exact Gaussian process: Matern-5/2 with a lengthscale for each variable, times a Hamming kernel over unordered choices.
 
+    A fidelity that is a choice, a source of information, has a scale and an offset of its own, and is more or less like the others.
     Lengthscales carry the dimension-scaled log-normal prior of Hvarfner, Hellsten & Nardi (2024). With a deterministic task
     the model interpolates (a small fixed noise, without which the last digits of an optimum are out of reach); otherwise the
     noise is learned, unless its standard deviations were told. Cost: a few Cholesky factorisations of the n x n covariance; with more
@@ -93,7 +96,7 @@ class GP(Surrogate):
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
         if len(x) > self.largest:
             return self._approximated(x, y, noise, task, start)
-        frame = Frame.of(task.space, x)
+        frame = Frame.of(task.space, x, self.tasks_of(task.space))
         sd = _spread(y)
         fixed = self._fixed_noise(noise, sd, y, task.deterministic)
         likelihood = Posterior(frame, x, (y - y.mean()) / sd, fixed, self.noise_floor)
@@ -128,6 +131,10 @@ class GP(Surrogate):
         """The best hyperparameters found, from those of an earlier fit or cold; a recipe of its own may change the likelihood's terms."""
         return likelihood.maximise(start, self.iterations)
 
+    def tasks_of(self, space: Space) -> int | None:
+        """The column whose choices are tasks, or sources of information, or None."""
+        return next((j for j, column in enumerate(space.columns) if column.role == "fidelity" and column.kind == "choice"), None)
+
     def _fixed_noise(self, noise: Tensor | None, sd: Tensor, y: Tensor, deterministic: bool) -> Tensor | None:
         """Noise variances in units of the variance of the outcomes, ``(n,)``, or None where they must be learned."""
         if deterministic:
@@ -153,7 +160,7 @@ def _spread(y: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Frame:
-    """Which columns are numbers and which unordered choices, and the box to which unbounded numbers are scaled."""
+    """Which columns are numbers, which unordered choices and which tasks, and the box to which unbounded numbers are scaled."""
 
     dim: int
     numbers: list[int]
@@ -161,12 +168,15 @@ class Frame:
     unbounded: list[int]
     lower: Tensor  # (d,)
     upper: Tensor  # (d,)
+    fidelities: list[int]  # places of fidelities among the numbers
+    tasks: int | None  # column of the tasks
+    between: Tasks | None  # how they vary together
 
     @classmethod
-    def of(cls, space: Space, x: Tensor) -> Frame:
-        """The frame of a space, for points ``x: (n, d)``."""
-        numbers = [j for j, column in enumerate(space.columns) if column.kind != "choice" or column.ordered]
-        choices = [j for j in range(space.dim) if j not in set(numbers)]
+    def of(cls, space: Space, x: Tensor, tasks: int | None = None) -> Frame:
+        """The frame of a space, for points ``x: (n, d)`` whose column ``tasks`` says to which task they belong."""
+        numbers = [j for j, column in enumerate(space.columns) if j != tasks and (column.kind != "choice" or column.ordered)]
+        choices = [j for j in range(space.dim) if j not in set(numbers) and j != tasks]
         lower, upper = torch.tensor(space.lower, dtype=x.dtype), torch.tensor(space.upper, dtype=x.dtype)
         unbounded = torch.nonzero(~torch.isfinite(lower) | ~torch.isfinite(upper)).flatten().tolist()
         # Unbounded columns are scaled to where the data lie; ordered choices from their indices to [0, 1] like everything else.
@@ -174,7 +184,11 @@ class Frame:
             low, high = float(x[:, j].min()), float(x[:, j].max())
             margin = max(1.0 - (high - low), 0.0) / 2
             lower[j], upper[j] = low - margin, high + margin
-        return cls(space.dim, numbers, choices, unbounded, lower, upper)
+        fidelities = [k for k, j in enumerate(numbers) if space.columns[j].role == "fidelity"]
+        between = None
+        if tasks is not None:
+            between = Tasks(space.columns[tasks].cardinality or 1, int(space.targets.get(tasks, 0.0)))
+        return cls(space.dim, numbers, choices, unbounded, lower, upper, fidelities, tasks, between)
 
     def scaled(self, x: Tensor) -> Tensor:
         """The columns of numbers in [0, 1], ``(n, numbers)``."""
@@ -189,8 +203,9 @@ class Frame:
 class Posterior:
     """Log posterior density of the hyperparameters, with its gradient; the constant mean is profiled out.
 
-    ``theta`` holds logarithms: lengthscales of numbers, lengthscales of choices, outputscale, and noise where it is learned.
-    Priors are densities of the values themselves, without the Jacobian of the logarithm, as BoTorch has them.
+    ``theta`` holds logarithms: lengthscales of numbers, lengthscales of choices, outputscale, and noise where it is learned; before the
+    noise what ``Tasks`` has of tasks. Priors are densities of the values themselves, without the Jacobian of the logarithm, as BoTorch
+    has them, those of tasks densities of the parameters.
 
     Attributes:
         y: Standardised outcomes, ``(n,)``.
@@ -208,12 +223,23 @@ class Posterior:
         self.differs = (x[:, None, frame.choices] != x[None, :, frame.choices]).to(x.dtype)  # (n, n, choices)
         p, c = len(frame.numbers), len(frame.choices)
         self.numbers, self.choices = p, c
+        self.between = frame.between
+        self.task = torch.zeros(len(x), dtype=torch.int64) if frame.tasks is None else x[:, frame.tasks].round().long()
+        self.same_task = (self.task[:, None] == self.task[None, :]).to(x.dtype)
         learned = 0 if fixed is not None else 1
-        centre, width = prior(p, c)
-        self.centre = np.concatenate([centre, [-4.0] * learned])
-        self.width = np.concatenate([width, [1.0] * learned])
-        self.bounds = [(math.log(_LEAST_LENGTHSCALE), 10.0)] * p + [(-6.0, 8.0)] * c + [(-8.0, 8.0)] + [(math.log(floor), 2.0)] * learned
-        self.mode = np.clip(self.centre - self.width**2, [b[0] for b in self.bounds], [b[1] for b in self.bounds])
+        centre, width = prior(p - len(frame.fidelities), c)
+        for k in frame.fidelities:
+            centre, width = np.insert(centre, k, _FIDELITY[0]), np.insert(width, k, _FIDELITY[1])
+        own: Any = self.between
+        tasks = slice(p + c + 1, p + c + 1 + (own.size if own else 0))
+        self.tasks = tasks
+        self.centre = np.concatenate([centre, own.centre if own else [], [-4.0] * learned])
+        self.width = np.concatenate([width, own.width if own else [], [1.0] * learned])
+        self.bounds = [(math.log(_LEAST_LENGTHSCALE), 10.0)] * p + [(-6.0, 8.0)] * c + [(-8.0, 8.0)]
+        self.bounds += (own.bounds if own else []) + [(math.log(floor), 2.0)] * learned
+        self.log_normal = np.ones(len(self.centre))
+        self.log_normal[tasks] = 0.0
+        self.mode = np.clip(self.centre - self.log_normal * self.width**2, *np.array(self.bounds).T)
         self.mode[p + c] = 0.0  # an outputscale of 1, the variance of the standardised outcomes
 
     def takes(self, theta: Tensor) -> bool:
@@ -253,11 +279,20 @@ class Posterior:
     def settled(self, theta: Tensor) -> tuple[float, Tensor | None]:
         """The constant mean and the Cholesky factor of the noisy covariance at ``theta``, in standardised units."""
         _, kernel, _ = self._covariance(theta.numpy())
+        tasks = self._over_tasks(theta)
+        kernel = kernel if tasks is None else kernel * tasks[0] + tasks[1]
         factor = _cholesky(kernel + torch.diag(self.noise(theta.numpy())))
         if factor is None:
             return 0.0, None
         weights = torch.cholesky_solve(torch.ones_like(self.y)[:, None], factor)[:, 0]
         return float((weights @ self.y) / weights.sum()), factor
+
+    def _over_tasks(self, theta: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What a covariance is multiplied by, and what is added to it, ``(n, n)`` each; None where there is one task."""
+        if self.between is None:
+            return None
+        parameters = theta[self.tasks]
+        return self.between.covariance(parameters)[self.task][:, self.task], self.between.offset(parameters) * self.same_task
 
     def noise(self, theta: _Vector) -> Tensor:
         """Noise variances ``(n,)`` at ``theta``."""
@@ -276,7 +311,10 @@ class Posterior:
         return (inverse @ (self.y - mean)) / precision, 1.0 / precision
 
     def _covariance(self, theta: _Vector) -> tuple[Tensor, Tensor, Tensor]:
-        """Scaled numbers ``(n, numbers)``, covariance ``(n, n)``, and what times the squared scaled distance is its derivative."""
+        """Scaled numbers ``(n, numbers)``, covariance ``(n, n)``, and what times the squared scaled distance is its derivative.
+
+        All of it within one task.
+        """
         p, c = self.numbers, self.choices
         values = torch.from_numpy(np.exp(theta))
         z = self.z / values[:p]
@@ -294,7 +332,9 @@ class Posterior:
         p, c, n = self.numbers, self.choices, self.y.numel()
         z, kernel, slope = self._covariance(theta)
         noise = self.noise(theta)
-        factor = _cholesky(kernel + torch.diag(noise))
+        parameters = torch.from_numpy(theta)
+        tasks = self._over_tasks(parameters)
+        factor = _cholesky((kernel if tasks is None else kernel * tasks[0] + tasks[1]) + torch.diag(noise))
         if factor is None:
             return 1e12, np.zeros_like(theta)
         inverse = torch.cholesky_inverse(factor)
@@ -303,8 +343,16 @@ class Posterior:
         alpha = inverse @ residual
         log_density = -0.5 * (residual @ alpha) - factor.diagonal().log().sum() - 0.5 * n * math.log(2.0 * math.pi)
         weight = torch.outer(alpha, alpha) - inverse
+        by_noise = 0.5 * float(weight.diagonal().sum()) * math.exp(theta[-1])
 
         gradient = np.empty_like(theta)
+        if self.between is not None and tasks is not None:
+            # By the entries of the tasks' covariance: what they multiply, added up over pairs of points of these tasks.
+            one_hot = torch.nn.functional.one_hot(self.task, self.between.count).to(kernel.dtype)
+            by_entry = 0.5 * one_hot.mT @ (weight * kernel) @ one_hot
+            by_offset = 0.5 * float((weight * self.same_task).sum())
+            gradient[self.tasks] = self.between.slopes(parameters[self.tasks], by_entry, by_offset)
+            weight = weight * tasks[0]
         g = weight * slope
         gradient[:p] = ((g.sum(-1)[:, None] * z.square()).sum(0) - (z * (g @ z)).sum(0)).numpy()
         shared = weight * kernel
@@ -312,10 +360,10 @@ class Posterior:
             gradient[p : p + c] = 0.5 * (shared[..., None] * self.differs).sum((0, 1)).numpy() / (c * np.exp(theta[p : p + c]))
         gradient[p + c] = 0.5 * float(shared.sum())
         if self.fixed is None:
-            gradient[-1] = 0.5 * float(weight.diagonal().sum()) * math.exp(theta[-1])
+            gradient[-1] = by_noise
 
         away = (theta - self.centre) / self.width
-        prior, slopes = -theta - 0.5 * away**2, -1.0 - away / self.width
+        prior, slopes = -self.log_normal * theta - 0.5 * away**2, -self.log_normal - away / self.width
         if self.sparsity is not None:
             ratio = np.exp(-2.0 * theta[:p]) / self.sparsity
             prior[:p], slopes[:p] = -np.log1p(ratio**2), 4.0 * ratio**2 / (1.0 + ratio**2)
@@ -356,7 +404,7 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
     from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
     from gpytorch.likelihoods import GaussianLikelihood
 
-    from zoopt.surrogates.exact_gp import ExactGP
+    from zoopt.surrogates.exact_gp import ExactGP, TableKernel
 
     mean, factor = likelihood_of.settled(theta)
     own = likelihood_of.fixed is not None or bool((likelihood_of.extra > 0).any())
@@ -371,8 +419,17 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
         matching = CategoricalKernel(ard_num_dims=c, active_dims=frame.choices, lengthscale_constraint=Positive())
         matching.lengthscale = values[p : p + c]
         kernel = matching if kernel is None else kernel * matching
+    between, offset = None, 0.0
+    if frame.between is not None and frame.tasks is not None:
+        between = frame.between.covariance(theta[likelihood_of.tasks])
+        offset = frame.between.offset(theta[likelihood_of.tasks])
+        alike = TableKernel(between, frame.tasks)
+        kernel = alike if kernel is None else kernel * alike
     scale = ScaleKernel(kernel, outputscale_constraint=Positive())
     scale.outputscale = values[p + c]
+    whole: Kernel = scale
+    if between is not None and frame.tasks is not None:
+        whole = scale + TableKernel(offset * torch.eye(len(between), dtype=x.dtype), frame.tasks)
 
     likelihood = None
     if fixed is None:
@@ -388,7 +445,7 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
         # A little more, since rounding must not bring it below GPyTorch's least noise.
         train_Yvar=None if fixed is None else ((1.0 + 1e-9) * fixed * _spread(y).square()).unsqueeze(-1),
         likelihood=likelihood,
-        covar_module=scale,
+        covar_module=whole,
         outcome_transform=Standardize(m=1, min_stdv=_least_spread(y)),
         input_transform=transform,
     ).to(x)
@@ -400,5 +457,6 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
     model.requires_grad_(False)  # nothing is fitted any more; an acquisition function differentiates by its points only
     model.eval()
     if factor is not None:
-        model.settle(theta, x, frame.numbers, frame.choices, frame.lower, frame.upper, factor)
+        apart = None if between is None or frame.tasks is None else (frame.tasks, between, offset)
+        model.settle(theta, x, frame.numbers, frame.choices, frame.lower, frame.upper, factor, apart)
     return model

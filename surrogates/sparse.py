@@ -40,7 +40,8 @@ class SparseGP(Model):
         self.data = (x, y, (own * self.outcome[1].square()).expand(len(x)) if noise is None else noise)
         self.inducing = inducing
         self._at = kernel._split(inducing)
-        outputscale = kernel.covar_module.outputscale.detach()
+        settled: Any = kernel._settled
+        outputscale = settled["outputscale"]
         self._root = psd_safe_cholesky(
             kernel._covariance(self._at, self._at) + _NUGGET * outputscale * torch.eye(len(inducing), dtype=x.dtype), max_tries=6
         )
@@ -82,7 +83,8 @@ class SparseGP(Model):
         half, inner = (part.view_as(columns).movedim(0, -2) for part in (half, inner))
         mean = (inner.mT @ self._weights).squeeze(-1) + kernel.mean_module.constant
         covariance = kernel._covariance(at, at) - half.mT @ half + inner.mT @ inner
-        added = 1e-9 * kernel.covar_module.outputscale.detach() + (kernel.likelihood.noise.detach().mean() if observation_noise else 0.0)
+        settled: Any = kernel._settled
+        added = 1e-9 * settled["outputscale"] + (kernel.likelihood.noise.detach().mean() if observation_noise else 0.0)
         covariance = covariance + added * torch.eye(covariance.shape[-1], dtype=covariance.dtype)
         posterior = GPyTorchPosterior(MultivariateNormal(shift + scale * mean, to_linear_operator(scale.square() * covariance)))
         return posterior if posterior_transform is None else posterior_transform(posterior=posterior, X=X)
@@ -101,12 +103,13 @@ def inducing_points(kernel: ExactGP, x: Tensor, first: Tensor, count: int) -> Te
     processes regression, JMLR 21, 2020, section 4.2.
     """
     at = kernel._split(x)
-    left = kernel.covar_module.outputscale.detach() * torch.ones(len(x), dtype=x.dtype)
+    settled: Any = kernel._settled
+    left = kernel._variance(at).clone()
     rows = torch.zeros((count, len(x)), dtype=x.dtype)
     chosen: list[int] = []
     for k in range(min(count, len(x))):
         pivot = int(first[k]) if k < len(first) else int(left.argmax())
-        if float(left[pivot]) <= 1e-9 * float(kernel.covar_module.outputscale):
+        if float(left[pivot]) <= 1e-9 * float(settled["outputscale"]):
             if k < len(first):
                 continue
             break

@@ -693,7 +693,7 @@ def test_the_schema_names_every_field_and_refuses_others() -> None:
     assert set(schema["properties"]) == {"study", "strategy", "objective", "space", "stop"}
     assert schema["required"] == ["objective", "space"]
     kinds = schema["properties"]["space"]["additionalProperties"]["discriminator"]["mapping"]
-    assert set(kinds) == {"real", "integer", "bool", "choice", "fixed", "context"}
+    assert set(kinds) == {"real", "integer", "bool", "choice", "fixed", "context", "fidelity", "environment"}
     json.dumps(schema)
 
 

@@ -641,7 +641,7 @@ def test_the_toml_form():
 @pytest.mark.parametrize(
     ("config", "message"),
     [
-        ({"x": {"type": "float", "low": 0, "high": 1}}, "one of real, integer, bool, choice, fixed, context); got 'float'"),
+        ({"x": {"type": "float", "low": 0, "high": 1}}, "bool, choice, fixed, context, fidelity, environment); got 'float'"),
         ({"x": {"low": 0, "high": 1}}, "x: expected a table with a type"),
         ({"x": [0, 1]}, "x: expected a table with a type"),
         ({"x": {"type": "real", "low": 0, "hihg": 1}}, "x: type 'real' has no setting 'hihg'; did you mean 'high'?"),

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from zoopt.space import Bool as Bool
     from zoopt.space import Choice as Choice
     from zoopt.space import Context as Context
+    from zoopt.space import Environment as Environment
+    from zoopt.space import Fidelity as Fidelity
     from zoopt.space import Fixed as Fixed
     from zoopt.space import Integer as Integer
     from zoopt.space import Linear as Linear
@@ -66,6 +68,8 @@ _HOME = {
     "Bool": "space",
     "Choice": "space",
     "Context": "space",
+    "Environment": "space",
+    "Fidelity": "space",
     "Fixed": "space",
     "Integer": "space",
     "Linear": "space",

@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from zoopt.errors import SpaceError
-from zoopt.variables import Bool, Choice, Context, Fixed, Floats, Integer, Real, Variable
+from zoopt.variables import Beyond, Bool, Choice, Fixed, Floats, Integer, Real, Variable
 
 Mask = np.ndarray[Any, np.dtype[np.bool_]]
 Columns = Mapping[str, Any]  # by name: (n, *shape) numbers, or (n,) objects for a choice that is not numeric
@@ -307,7 +307,7 @@ def _examples(variable: Variable) -> Any:
 
 
 def _inner(variable: Variable) -> Variable:
-    return variable.variable if isinstance(variable, Context) else variable
+    return variable.variable if isinstance(variable, Beyond) else variable
 
 
 def _named(name: str, variables: Mapping[str, Variable], text: str) -> Variable:

@@ -284,6 +284,11 @@ class Engine:
             values = np.full((len(ids), len(self.signs)), np.inf)
         elif values is not None:
             values = values * self.signs
+        ok = np.zeros(len(ids), dtype=bool) if failed else None
+        if self.task.space.targets and not self.strategy.capabilities.fidelity and not failed:
+            away = ~self.task.space.at_target(x)
+            if away.any():  # values of another fidelity say nothing to a strategy that does not know of it
+                ok, values = ~away, None if values is None else np.where(away[:, None], np.inf, values)
         return Observations(
             ids,
             x,
@@ -291,7 +296,7 @@ class Engine:
             constraints=constraints,
             noise=noise,
             gradients=slopes,
-            ok=np.zeros(len(ids), dtype=bool) if failed else None,
+            ok=ok,
             dropped=dropped,
             rankings=rankings,
             columns=columns,

@@ -240,7 +240,7 @@ def _added(task: Task, pieces: list[Tensor]) -> Observations:
 def _recalls(task: Task) -> bool:
     """Whether results are remembered by point: where evaluating one again says nothing, and one can be met again."""
     space = task.space
-    return task.deterministic and not task.runs and not space.context and all(column.cardinality is not None for column in space.columns)
+    return task.deterministic and not task.runs and not space.beyond and all(column.cardinality is not None for column in space.columns)
 
 
 def _keys(x: Tensor) -> list[bytes]:
@@ -332,11 +332,11 @@ def _open(strategy: Generational, task: Task, state: GenerationState, request: R
 
 
 def _as_asked(task: Task, state: GenerationState, x: Tensor) -> Tensor:
-    """Which evaluated points are those that were handed out, whatever context they were given, ``(*runs, n, 1)``."""
+    """Which evaluated points are those that were handed out, whatever is beyond what is searched, ``(*runs, n, 1)``."""
     assert state.asked is not None
     same = torch.eq(x, state.asked)
-    if task.space.context:
-        same = same | torch.tensor([column.context for column in task.space.columns], device=x.device)
+    if task.space.beyond:
+        same = same | torch.tensor([bool(column.role) for column in task.space.columns], device=x.device)
     return same.all(-1, keepdim=True)
 
 

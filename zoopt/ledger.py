@@ -468,6 +468,12 @@ class Ledger:
         """
         if self.m > 1 or len(ids) == 0:
             return False
+        if self.task.space.beyond:
+            good = self.comparable(ids, x)
+            ids, values, constraints = ids[good], values[good], None if constraints is None else constraints[good]
+            x = None if x is None else x[good]
+            if len(ids) == 0:
+                return False
         signed = values[:, 0] * self.sign
         violation = np.zeros(len(ids)) if constraints is None else np.maximum(constraints, 0.0).sum(1)
         k = int(np.lexsort((signed, violation))[0]) if violation.any() else int(np.argmin(signed))
@@ -477,6 +483,23 @@ class Ledger:
         row = self.point_of(int(ids[k])) if x is None else x[k]
         self.set_best(int(ids[k]), key, float(values[k, 0]), row)
         return True
+
+    def comparable(self, ids: Array, x: Array | None = None) -> Array:
+        """Which trials have values by which one is better than another: at the target of every fidelity, and not in one environment.
+
+        Args:
+            ids: Trials.
+            x: Their points ``(n, d)``; None: as they are kept.
+        """
+        space = self.task.space
+        if space.environment:
+            return np.zeros(len(ids), dtype=bool)
+        if not space.fidelities or len(ids) == 0:
+            return np.ones(len(ids), dtype=bool)
+        points = x
+        if points is None:
+            points = np.stack([self.settings.get(i, row) if (row := self.point_of(i)) is not None else space.start for i in ids.tolist()])
+        return space.at_target(points)
 
     def set_best(self, i: int, key: tuple[float, float], value: float, x: Array | None) -> None:
         """Make a trial the incumbent."""
@@ -498,6 +521,7 @@ class Ledger:
             return
         states, values = table.column("state"), table.column("values")[:, 0]
         rows = np.nonzero((states == TrialState.COMPLETE) & ~np.isnan(values))[0]
+        rows = rows[self.comparable(rows)]
         if len(rows) == 0:
             return
         violation = np.maximum(table.get("constraints", rows), 0.0).sum(1) if "constraints" in table else np.zeros(len(rows))

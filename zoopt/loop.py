@@ -119,6 +119,8 @@ def minimize(
     read_choice("array", array, ("auto", "torch", "numpy"))
     if where.context:
         raise ConfigError(f"{', '.join(where.context)} is context, observed and not chosen; use a Study and ask(context=...).")
+    if where.beyond:
+        raise ConfigError(f"{', '.join(where.beyond)} is a fidelity or environment, which minimize() does not know; use a Study.")
     recipe = make(strategy)
     objectives = tuple(getattr(problem, "objectives", None) or ("value",))
     named = constraints if constraints is not None else getattr(problem, "constraints", None) or ()

@@ -20,7 +20,7 @@ from zoopt.constraints import Columns, Constraint, Mask
 from zoopt.errors import SpaceError
 from zoopt.random import Random
 from zoopt.space import Space
-from zoopt.variables import Bool, Choice, Context, Fixed, Floats, Integer, Real, Variable
+from zoopt.variables import Beyond, Bool, Choice, Fixed, Floats, Integer, Real, Variable
 
 _log = logging.getLogger("zoopt.pool")
 
@@ -62,7 +62,7 @@ class Pool(Space):
         if not any(variable.size for variable in found.values()):
             raise SpaceError(f"{source} has no column in which its rows differ.")
         for name, variable in given.items():
-            if isinstance(variable, Context) or variable.size != 1:
+            if isinstance(variable, Beyond) or variable.size != 1:
                 raise SpaceError(f"{name}: a column of a pool is one number or one choice, no {type(variable).__name__}.")
         super().__init__(found)
         self.box = False

@@ -20,13 +20,29 @@ import torch
 from torch import Tensor
 
 from zoopt import encoding, repair
+from zoopt.beyond import Environment, Fidelity
 from zoopt.constraints import Constraint, Expression, Linear, Mask, Predicate, as_constraint, column
 from zoopt.errors import SpaceError
 from zoopt.random import Random
 from zoopt.region import Region
-from zoopt.variables import Bool, Choice, Context, Fixed, Floats, Integer, Kind, Real, Variable, from_config
+from zoopt.variables import Beyond, Bool, Choice, Context, Fixed, Floats, Integer, Kind, Real, Variable, from_config
 
-__all__ = ["Bool", "Choice", "Column", "Context", "Expression", "Fixed", "Integer", "Linear", "Predicate", "Real", "Space", "Variable"]
+__all__ = [
+    "Bool",
+    "Choice",
+    "Column",
+    "Context",
+    "Environment",
+    "Expression",
+    "Fidelity",
+    "Fixed",
+    "Integer",
+    "Linear",
+    "Predicate",
+    "Real",
+    "Space",
+    "Variable",
+]
 
 _REMEMBERED = 16  # regions of the last contexts
 _MANY = 10_000  # numbers that are many
@@ -43,7 +59,7 @@ class Column:
         kind: ``"real"``, ``"integer"`` or ``"choice"`` (booleans too).
         cardinality: Number of values; None for a real.
         ordered: Whether neighbouring values are alike; False for choices unless the user said so.
-        context: Whether it is observed, not chosen.
+        role: What it is beyond a variable that is searched: ``"context"``, ``"fidelity"``, ``"environment"``, or ``""``.
         conditional: Whether it can be inactive.
     """
 
@@ -52,15 +68,20 @@ class Column:
     kind: Kind
     cardinality: int | None
     ordered: bool
-    context: bool
+    role: str
     conditional: bool
+
+    @property
+    def context(self) -> bool:
+        """Whether it is observed, not chosen."""
+        return self.role == "context"
 
 
 class Space:
     """What is searched: variables by name, and known constraints between them.
 
     Args:
-        variables: ``Real``, ``Integer``, ``Bool``, ``Choice``, ``Fixed`` or ``Context`` by name.
+        variables: ``Real``, ``Integer``, ``Bool``, ``Choice``, ``Fixed``, ``Context``, ``Fidelity`` or ``Environment`` by name.
         constraints: Conditions that every asked point must keep, one or several: a ``Linear``, a text such as
             ``"x + 2*y <= 3"`` or ``"low < high and kernel != 'poly'"``, or a function of a parameter dict. A constraint
             applies where all variables that it names are active.
@@ -76,10 +97,14 @@ class Space:
         low: Lower bounds in problem units, ``(d,)``; 0 for choices.
         high: Upper bounds in problem units, ``(d,)``; the last index for choices.
         start: Encoded first guess, ``(d,)``: defaults, else the middle (of unordered choices the first).
-        box: Only bounded reals, unconditional, no context, no constraint: every point of the unit cube is valid as it is.
+        box: Only bounded reals that are searched, unconditional, no constraint: every point of the unit cube is valid as it is.
         unbounded: Names of the unbounded variables.
         choices: Names of the choices and booleans.
         context: Names of the variables that are observed, not chosen.
+        fidelities: Names of the variables that say how an evaluation is made.
+        environment: Names of the variables that are random in use.
+        beyond: Names of all of these.
+        targets: Encoded values of the fidelities that count, by column.
         size: Number of distinct points of a finite space (context included, constraints not looked at); None: infinitely
             many, or too many to count.
 
@@ -101,7 +126,7 @@ class Space:
         conditional = [name for name in self._order if name in parents]
         self._rule_numbers = {name: number for number, name in enumerate(conditional)}
         self.columns: list[Column] = [
-            Column(name, i, c.kind, c.cardinality, c.ordered, isinstance(encoded[name], Context), name in parents)
+            Column(name, i, c.kind, c.cardinality, c.ordered, _role(encoded[name]), name in parents)
             for name, c in codings.items()
             for i in range(encoded[name].size)
         ]
@@ -112,8 +137,11 @@ class Space:
         self.unbounded: list[str] = [name for name, c in codings.items() if math.isinf(c.upper)]
         self.choices: list[str] = [name for name, c in codings.items() if c.kind == "choice"]
         self.context: list[str] = [name for name, variable in encoded.items() if isinstance(variable, Context)]
+        self.fidelities: list[str] = [name for name, variable in encoded.items() if isinstance(variable, Fidelity)]
+        self.environment: list[str] = [name for name, variable in encoded.items() if isinstance(variable, Environment)]
+        self.beyond: list[str] = [name for name, variable in encoded.items() if isinstance(variable, Beyond)]
         kinds = {c.kind for c in codings.values()}
-        self.box: bool = kinds == {"real"} and not (self.unbounded or conditional or self.context or self.constraints)
+        self.box: bool = kinds == {"real"} and not (self.unbounded or conditional or self.beyond or self.constraints)
 
         constants = encoding.constants(list(codings.values()), sizes)
         rules = tuple(
@@ -128,6 +156,7 @@ class Space:
         self.low: Floats = constants["low"]
         self.high: Floats = constants["high"]
         self.start: Floats = self._first_guess(encoded, replace(table, rules=()))
+        self.targets: dict[int, float] = {i: float(self.start[i]) for i, c in enumerate(self.columns) if c.role == "fidelity"}
         self._table = replace(table, start=self.start)
         self._numpy = encoding.for_numpy(self._table)
         self._torch: dict[tuple[torch.dtype, torch.device], encoding.Encoding] = {}
@@ -473,27 +502,68 @@ class Space:
                 raise SpaceError(f"{name} is fixed at {variable.value!r}; got {value!r}{_row(i, params)}.")
 
     def fixed_columns(self, context: Mapping[str, Any]) -> dict[int, float]:
-        """Encoded values of the observed variables, by column.
+        """Encoded values of the observed variables, by column, and of others beyond what is searched that are given.
 
         Args:
-            context: The value of each ``Context`` variable; those with a default may be left out.
+            context: The value of each ``Context`` variable; those with a default may be left out. Fidelities and environment if wanted.
 
         Raises:
             SpaceError: One is unknown, missing, or has a value that cannot be.
         """
         for name in context:
-            if name not in self.context:
-                names = f"the Context variables are {', '.join(self.context)}" if self.context else "this space has no Context variable"
+            if name not in self.beyond:
+                names = f"what can be given is {', '.join(self.beyond)}" if self.beyond else "this space has no Context variable"
                 raise SpaceError(f"{name!r} cannot be given as context: {names}.")
         z = self._numpy.decode(self.start)
-        for name in self.context:
+        for name in self.beyond:
             variable = self.variables[name]
             if name in context:
                 z[self._slices[name]] = variable.read(name, [context[name]])[0]
-            elif not variable.optional:
+            elif name in self.context and not variable.optional:
                 raise SpaceError(f"the context variable {name} is missing; ask(context={{{name!r}: ...}}) must give {variable.expected()}.")
         x = self._numpy.encode(z)
-        return {i: float(x[i]) for i, c in enumerate(self.columns) if c.context}
+        return {i: float(x[i]) for i, c in enumerate(self.columns) if c.role == "context" or (c.role and c.name in context)}
+
+    # Fidelities and environment.
+
+    def at_target(self, x: Floats) -> Mask:
+        """Which encoded points ``(n, d)`` are evaluated as counts, all fidelities at their targets, ``(n,)`` bool."""
+        columns = list(self.targets)
+        return np.asarray((np.abs(x[:, columns] - self.start[columns]) < 1e-9).all(-1))
+
+    def cost(self, x: Floats) -> Floats:
+        """Cost of an evaluation at encoded points ``(n, d)``: the product of those of the fidelities, 1 without any, ``(n,)``."""
+        z = self.decode_numpy(x)
+        total = np.ones(len(x))
+        for name in self.fidelities:
+            variable = self.variables[name]
+            assert isinstance(variable, Fidelity)
+            total = total * variable.cost_of(z[:, self._slices[name].start])
+        return total
+
+    def scenarios(self, u: Floats, law: bool = True) -> tuple[list[int], Floats]:
+        """Values of the environment by the law it has in use.
+
+        Args:
+            u: Uniform numbers, ``(k, e)`` for e columns of the environment.
+            law: False: all that have bounds evenly over their values, whatever their law.
+
+        Returns:
+            The columns, and their encoded values ``(k, e)``.
+        """
+        columns = [i for i, c in enumerate(self.columns) if c.role == "environment"]
+        whole = np.full((len(u), self.dim), 0.5)
+        whole[:, columns] = np.clip(u, 2.0**-53, 1.0 - 2.0**-53)
+        x = self.from_unit_numpy(whole)
+        z = self.decode_numpy(x)
+        for name in self.environment:
+            variable = self.variables[name]
+            assert isinstance(variable, Environment)
+            even = not law and name not in self.unbounded
+            found = None if even else variable.quantiles(whole[:, self._slices[name]])
+            if found is not None:
+                z[:, self._slices[name]] = found
+        return columns, np.asarray(self._numpy.encode(z)[:, columns])
 
     # Known constraints.
 
@@ -576,7 +646,7 @@ class Space:
         Args:
             x: ``(..., d)``.
             random: Key for the random valid points.
-            fixed: Columns that must not move; those of context variables never do.
+            fixed: Columns that must not move; those beyond what is searched never do.
 
         Raises:
             SpaceError: NaN (seen on the CPU only), or no valid point was found.
@@ -590,7 +660,7 @@ class Space:
         snapped = self.snap(x)
         if not self.constraints or x.is_meta or not x.numel():
             return snapped
-        return repair.move(self, snapped, random, {*fixed, *(i for i, c in enumerate(self.columns) if c.context)})
+        return repair.move(self, snapped, random, {*fixed, *(i for i, c in enumerate(self.columns) if c.role)})
 
     def sample(
         self,
@@ -734,6 +804,11 @@ class Space:
         return found
 
 
+def _role(variable: Variable) -> str:
+    """What a variable is beyond one that is searched; see ``Column``."""
+    return variable.type_name if isinstance(variable, Beyond) else ""
+
+
 def _calls(constraint: Constraint) -> bool:
     """Whether a constraint is a predicate, which has to be called for each point."""
     return not constraint.vectorised
@@ -772,10 +847,11 @@ def _checked(variables: Any) -> dict[str, Variable]:
         if not isinstance(name, str) or not name:
             raise SpaceError(f"names of variables are strings; got {name!r}.")
         if not isinstance(variable, Variable):
-            kinds = "Real, Integer, Bool, Choice, Fixed or Context"
+            kinds = "Real, Integer, Bool, Choice, Fixed, Context, Fidelity or Environment"
             raise SpaceError(f"{name!r} must be a {kinds}; got {variable!r}. A constant is written Fixed(value).")
-    if all(isinstance(variable, Fixed | Context) for variable in variables.values()):
-        raise SpaceError("there is nothing to choose: every variable is Fixed or Context; add a Real, Integer, Bool or Choice.")
+    if all(isinstance(variable, Fixed | Beyond) for variable in variables.values()):
+        kinds = "Fixed, Context, Fidelity or Environment"
+        raise SpaceError(f"there is nothing to choose: every variable is {kinds}; add a Real, Integer, Bool or Choice.")
     return dict(variables)
 
 

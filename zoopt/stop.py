@@ -207,6 +207,25 @@ class Failures(Rule):
         return None
 
 
+@dataclass(frozen=True)
+class Cost(Rule):
+    """Stops when the evaluations cost so much in all, by the fidelities of the space."""
+
+    total: float  # in the unit of the fidelities, more than 0
+
+    def __post_init__(self) -> None:
+        if read_number("Cost", self.total) <= 0:
+            raise ConfigError(f"Cost takes a number > 0; got {self.total!r}.")
+
+    def check(self, task: Task) -> None:  # noqa: D102
+        if not task.space.fidelities:
+            raise ConfigError("Cost adds up what evaluations cost by the fidelities of the space, and this one has none; use Evaluations.")
+
+    def reason(self, study: Study) -> Reason | None:  # noqa: D102
+        cost = study.cost
+        return Reason("cost", f"the evaluations cost {cost:g} of {self.total:g}") if cost >= self.total else None
+
+
 def _check_rules(rules: tuple[Rule, ...]) -> None:
     for rule in rules:
         if not isinstance(rule, Rule):
@@ -215,8 +234,10 @@ def _check_rules(rules: tuple[Rule, ...]) -> None:
 
 def _check_best_value(name: str, task: Task) -> None:
     several, ranked = len(task.objectives) > 1, task.feedback == "ranking"
-    if several or ranked:
+    if several or ranked or task.space.environment:
         why = "several objectives have no single best" if several else "feedback='ranking' tells no values"
+        if task.space.environment:
+            why = "values in single environments are not what counts"
         raise ConfigError(f"{name} looks at the best value, and {why}; use Evaluations or Time.")
 
 
@@ -237,6 +258,7 @@ def from_config(table: dict[str, Any]) -> list[Rule]:
         "time": Time,
         "stalled": Stalled,
         "failures": Failures,
+        "cost": Cost,
     }
     unknown = [name for name in table if name not in kinds]
     if unknown:

@@ -45,6 +45,8 @@ class Capabilities:
     batched: bool = False  # written over leading run dimensions, no host synchronisation
     unbounded: bool = True  # accepts real variables without bounds
     choices: bool = True  # accepts choices and booleans
+    fidelity: bool = False  # chooses the fidelities; otherwise all is asked at their targets, and what was told of others is withheld
+    environment: bool = False  # chooses the random environment; otherwise it is drawn by its law for each ask
     requires: tuple[str, ...] = ()  # methods it needs on the problem, e.g. ("gradient",)
     learns: bool = True  # False: proposals do not depend on what is told
     stochastic: bool = True  # False: proposals do not depend on the seed

@@ -223,7 +223,7 @@ class Study:
         self.history_mode: HistoryMode = history
         self._lock = threading.RLock()
         self._m = len(directions)
-        self._scalar = self._m == 1 and not self.task.constraints
+        self._scalar = self._m == 1 and not self.task.constraints and not self.space.beyond
         self._sign = float(self.signs[0])
         self._began = time.monotonic()
         self._closed = False
@@ -269,7 +269,8 @@ class Study:
 
         Args:
             n: How many; None gives a single ``Trial``, a number a ``Batch`` of 1 to n trials.
-            context: Values of the space's context variables, which are observed and not chosen.
+            context: Values of the space's context variables, which are observed and not chosen; of its fidelities and environment,
+                if they are not for the strategy to choose.
             lease: Seconds (or "10m") after which an unanswered evaluation is taken to have vanished and is handed out again.
 
         Raises:
@@ -305,7 +306,7 @@ class Study:
     def _ask(self, n: int, context: Mapping[str, Any] | None) -> OpenBatch:
         """Enqueued points first, then what the strategy proposes."""
         ledger, engine = self._ledger, self._engine
-        fixed = self.space.fixed_columns(dict(context or {})) if context or self.space.context else None
+        fixed = self._given(context) if context or self.space.beyond else None
         if ledger.queue and (queued := self._ask_queue(n, fixed)) is not None:
             return queued
         if fixed and self.space.constraints:
@@ -332,6 +333,19 @@ class Study:
             raise self._strategy_failed("ask", error) from error
         note = {"context": {str(k): v for k, v in fixed.items()}} if fixed else None
         return self._hand_out(x, columns, n, remaining, note, as_proposed=same)
+
+    def _given(self, context: Mapping[str, Any] | None) -> dict[int, float] | None:
+        """Encoded values of the columns that are not for the strategy to choose."""
+        space, can = self.space, self.strategy.capabilities
+        fixed = space.fixed_columns(dict(context or {}))
+        if space.targets and not can.fidelity:
+            fixed = {**space.targets, **fixed}
+        if space.environment and not can.environment:
+            key = self._engine.random().child("environment")
+            count = sum(column.role == "environment" for column in space.columns)
+            columns, values = space.scenarios(key.uniform((1, count)).numpy())
+            fixed = {**dict(zip(columns, values[0].tolist(), strict=True)), **fixed}
+        return fixed or None
 
     def _ask_queue(self, n: int, fixed: Mapping[int, float] | None) -> OpenBatch | None:
         """The next enqueued points that can be in this context; None where none can, and they wait for another one."""
@@ -1191,6 +1205,24 @@ class Study:
             return self._ledger.evaluations
 
     @property
+    def cost(self) -> float:
+        """What the evaluations that are finished cost, by the fidelities of the space; their number where it has none.
+
+        Raises:
+            FeedbackError: ``history=`` does not keep the points, and the space has fidelities.
+        """
+        with self._lock:
+            if not self.space.fidelities:
+                return float(self._ledger.evaluations)
+            table = self._need_table("cost")
+            done = np.isin(table.column("state"), (TrialState.COMPLETE, TrialState.FAILED, TrialState.LOST))
+            x = table.column("x").copy() if self._ledger.settings else table.column("x")
+            for i, reached in self._ledger.settings.items():
+                x[i] = reached
+            costs = self.space.cost(x[done])
+            return float(costs[np.isfinite(costs)].sum())  # what is never asked was there already
+
+    @property
     def failures(self) -> int:
         """Trials that failed or were lost."""
         with self._lock:
@@ -1205,7 +1237,8 @@ class Study:
     def best(self) -> Trial | None:
         """The best complete trial (feasible ones first), or None.
 
-        Where only rankings were told it is the recommended point, without a value.
+        Fidelities are at their targets. Where only rankings were told, or the space has an environment, over which single values say
+        little, it is the recommended point, without a value.
 
         Raises:
             FeedbackError: The study has several objectives; ``study.front`` has the best trade-offs.
@@ -1215,7 +1248,8 @@ class Study:
                 raise FeedbackError("a study of several objectives has no single best trial; read study.front.")
             if self._ledger.best_id >= 0 and self._ledger.best_x is not None:
                 return Trial(self, self._ledger.best_id, self._ledger.best_x)
-            return self.recommended if self._ledger.next_ranking > len(self._ledger.withdrawn) else None
+            told = self._ledger.next_ranking > len(self._ledger.withdrawn) or (self.space.environment and self._ledger.counts[1])
+            return self.recommended if told else None
 
     @property
     def recommended(self) -> Trial | None:
@@ -1237,6 +1271,7 @@ class Study:
             rows = np.nonzero((table.column("state") == TrialState.COMPLETE) & ~np.isnan(values).any(1))[0]
             if "constraints" in table:
                 rows = rows[(table.get("constraints", rows) <= 0).all(1)]
+            rows = rows[self._ledger.comparable(rows)]
             return [t for i in rows[pareto_rows(values[rows])].tolist() if (t := self._trial(i)) is not None]
 
     @property

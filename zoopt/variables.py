@@ -586,22 +586,17 @@ class Fixed(Variable):
 
 
 @dataclass(frozen=True, repr=False)
-class Context(Variable):
-    """Something observed rather than chosen, which is given to ``ask`` (a temperature, a customer, a day of the week).
-
-    Args:
-        variable: What values it can have: a ``Real``, ``Integer``, ``Bool`` or ``Choice``.
-    """
+class Beyond(Variable):
+    """Base class of variables beyond what is searched for its own sake: around another one, which says what values it can have."""
 
     variable: Variable
 
-    type_name: ClassVar[str] = "context"
-
     def __post_init__(self) -> None:
+        name = type(self).__name__
         if not isinstance(self.variable, _Numeric | _Indexed):
-            raise SpaceError(f"Context takes a Real, Integer, Bool or Choice; got {self.variable!r}.")
+            raise SpaceError(f"{name} takes a Real, Integer, Bool or Choice; got {self.variable!r}.")
         if self.variable.conditions:
-            raise SpaceError("a Context variable cannot be conditional: it is observed whatever is chosen; leave out when=.")
+            raise SpaceError(f"a {name} variable cannot be conditional: it has a value whatever is chosen; leave out when=.")
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -633,6 +628,17 @@ class Context(Variable):
         return {"type": self.type_name, "variable": self.variable.to_config()}
 
 
+@dataclass(frozen=True, repr=False)
+class Context(Beyond):
+    """Something observed rather than chosen, which is given to ``ask`` (a temperature, a customer, a day of the week).
+
+    Args:
+        variable: What values it can have: a ``Real``, ``Integer``, ``Bool`` or ``Choice``.
+    """
+
+    type_name: ClassVar[str] = "context"
+
+
 TYPES: dict[str, type[Variable]] = {cls.type_name: cls for cls in (Real, Integer, Bool, Choice, Fixed, Context)}
 
 
@@ -654,12 +660,12 @@ def from_config(config: Any) -> Variable:
             close = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(known)}."
             raise SpaceError(f"type {kind!r} has no setting {key!r}; {hint}")
-    if cls is Context:
+    if issubclass(cls, Beyond):
         if "variable" not in settings:
             raise SpaceError(
-                'type "context" needs a variable, as in { type = "context", variable = { type = "real", low = 0, high = 1 } }.'
+                f'type "{kind}" needs a variable, as in {{ type = "{kind}", variable = {{ type = "real", low = 0, high = 1 }} }}.'
             )
-        return Context(from_config(settings["variable"]))
+        return cls(from_config(settings.pop("variable")), **settings)
     if cls is Choice:
         choices = settings.pop("choices", None)
         if not isinstance(choices, list | tuple):

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 Function = Callable[[Tensor], Tensor]
 """Takes points one by one, ``(m, 1, d)``, and gives ``(m,)``, the larger the better."""
 
+_JUDGED = 12  # points at which a risk is looked at: so many told ones, so many spread over the space, so many near the best
 LEAST = 1e-300  # of what is positive before its logarithm is taken
 
 
@@ -37,10 +38,15 @@ class Acquisition:
     """Base class of every acquisition function: a frozen dataclass of hyper-parameters."""
 
     several: ClassVar[bool | None] = False  # whether it is for several objectives; None: for any number
+    looks_beyond: ClassVar[bool] = False  # whether it chooses fidelities and environment; else fidelities are held at their targets
 
     def check(self, task: Task) -> None:
         """Refuses, with a ConfigError, a task in which it has no meaning."""
         m = len(task.objectives)
+        if task.space.environment and not (self.looks_beyond and m == 1):
+            raise ConfigError(
+                f"{type(self).__name__} looks over no random environment; take acquisition = 'knowledge-gradient' and one objective."
+            )
         if self.several is not None and self.several != (m > 1):
             fitting = "hypervolume-improvement" if m > 1 else "improvement"
             raise ConfigError(
@@ -139,6 +145,8 @@ class Weighted(Acquisition):
         limits = believed.limits
 
         def feasible(x: Tensor) -> Tensor:
+            if fitted.goal is not None:
+                x = fitted.goal.judged(fitted.goal.plain(x.squeeze(-2)))
             total = x.new_zeros(x.shape[0])
             for limit in limits:
                 mean, sd = moments(limit, x)
@@ -235,6 +243,8 @@ class KnowledgeGradient(Weighted):
     spread: int = 32  # points spread over the space; 0: the told points and the point itself
     kept: int = 24  # told points, those with the least expected value
 
+    looks_beyond: ClassVar[bool] = True
+
     def __post_init__(self) -> None:
         at_least(self, spread=0, kept=1)
 
@@ -243,6 +253,14 @@ class KnowledgeGradient(Weighted):
         fixed = told
         if self.spread:
             fixed = torch.cat([told, fitted.search.spread(self.spread, fitted.random.child("knowledge"))])
+        if fitted.goal is not None:
+            from zoopt.strategies.bo.goal import knowledge
+
+            key = fitted.random.child("judged")
+            if not fitted.goal.measure.linear:
+                near = fitted.search.around(told[:1], _JUDGED, key.child("around"))
+                fixed = torch.cat([told[:_JUDGED], fixed[len(told) :][:_JUDGED], near])
+            return knowledge(fitted.objective, fitted.noise_variance, fitted.goal, fixed, log_expected_gain, key)
 
         def log_gain(x: Tensor) -> Tensor:
             posterior: Any = fitted.objective.posterior(torch.cat([x, fixed.expand(x.shape[0], -1, -1)], -2))

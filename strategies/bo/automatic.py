@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
-from zoopt.strategies.bo.acquisitions import Acquisition, Function, Improvement, NoisyImprovement, at_least
+from zoopt.strategies.bo.acquisitions import Acquisition, Function, Improvement, KnowledgeGradient, NoisyImprovement, at_least
 from zoopt.strategies.bo.several import HypervolumeImprovement, Scalarised
 
 if TYPE_CHECKING:
@@ -20,13 +20,14 @@ _MOST_OBJECTIVES = 4  # beyond, the boxes that make up a hypervolume are too man
 class Automatic(Acquisition):
     """What fits the task: log expected improvement where values are exact, noisy log expected improvement where they are noisy.
 
-    With several objectives it is noisy log expected hypervolume improvement, from five on ``scalarised``. While nothing feasible is known
-    it is the probability of feasibility.
+    Where fidelities or a random environment are to be chosen it is the knowledge gradient. With several objectives it is noisy log
+    expected hypervolume improvement, from five on ``scalarised``. While nothing feasible is known it is the probability of feasibility.
     """
 
     samples: int | None = None  # joint posterior samples; None: 128, of fronts 64
 
     several: ClassVar[bool | None] = None
+    looks_beyond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if self.samples is not None:
@@ -40,6 +41,8 @@ class Automatic(Acquisition):
         given: Any = {} if self.samples is None else {"samples": self.samples}
         if m > 1:
             return HypervolumeImprovement(**given) if m <= _MOST_OBJECTIVES else Scalarised(**given)
+        if fitted.goal is not None:
+            return KnowledgeGradient()
         return Improvement() if fitted.deterministic else NoisyImprovement(**given)
 
     def title(self, fitted: Fitted) -> str:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from zoopt.random import Random
+from zoopt.strategies.bo.goal import Goal, judgement
 from zoopt.strategies.bo.search import Search, seed_of
 from zoopt.strategy import Task
 from zoopt.surrogates.base import Surrogate, TrainingData
@@ -42,9 +43,11 @@ class Fitted:
     """The fitted models, and what acquisition functions need to know of them and of what was told.
 
     Where the asker fixes columns (a context), an improvement is one over what the models expect there: of the points told, with
-    those columns set to the settings that are asked for. What was reached under other settings is no measure.
+    those columns set to the settings that are asked for. What was reached under other settings is no measure. So it is with fidelities
+    and a random environment, over which a goal judges.
 
     Attributes:
+        goal: Where points are judged, if not where they are evaluated.
         objectives: Models of what is minimised, one output each.
         limits: Models of the outcome constraints and of failing, one output each; negative is feasible.
         scales: Spread of each limit's outcomes.
@@ -52,7 +55,7 @@ class Fitted:
         incumbents: The best points, ``(k, d)``; with several objectives all that are on the front.
         settings: The points told, in the settings that are asked for, ``(n, d)``.
         units: What the values and models of the objectives are measured in, ``(m,)``.
-        values: Values at the settings, ``(n, m)``: as told, or as expected where the asker fixes columns.
+        values: Values at the settings, ``(n, m)``: as told, or as expected where the asker fixes columns or there is a goal.
         violation: Total violation of the limits at the settings, ``(n,)``.
         worse: A value worse than all, of the first objective.
         range_of_values: Largest less smallest value of the first objective, positive.
@@ -61,8 +64,18 @@ class Fitted:
         memory: Hyperparameters for a warm start of later fits, by model.
     """
 
-    def __init__(self, surrogate: Surrogate, task: Task, data: Data, memory: Mapping[str, Tensor], search: Search, random: Random) -> None:
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        task: Task,
+        data: Data,
+        memory: Mapping[str, Tensor],
+        search: Search,
+        random: Random,
+        goal: Goal | None = None,
+    ) -> None:
         self.task = task
+        self.goal = goal
         self.deterministic = task.deterministic
         self.search = search
         self.random = random
@@ -99,8 +112,9 @@ class Fitted:
             self.scales.append(1.0)
 
         violation = violation_of(data.constraints)
-        if search.fixed:
-            x = torch.unique(search.valid(x, random.child("settings")), dim=0)
+        if search.fixed or goal is not None:
+            x = search.valid(x, random.child("settings")) if search.fixed else x
+            x = torch.unique(x if goal is None else goal.plain(x), dim=0)
             values, violation = self._expected(x)
         self.feasible = bool((violation <= 0).any())
         self.settings, self.values, self.violation = x, values, violation
@@ -185,9 +199,15 @@ class Fitted:
         return self._expected(x)[0].squeeze(-1)
 
     def _expected(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Posterior means of the objectives, ``(n, m)``, and total violation by those of the limits, ``(n,)``, at ``x: (n, d)``."""
+        """Posterior means of the objectives, ``(n, m)``, and total violation by those of the limits, ``(n,)``, at ``x: (n, d)``.
+
+        With a goal they are judgements of the points by it.
+        """
         with torch.no_grad():
-            means = [model.posterior(x.unsqueeze(-2)).mean.reshape(-1) for model in (*self.objectives, *self.limits)]
+            means = [
+                model.posterior(x.unsqueeze(-2)).mean.reshape(-1) if self.goal is None else judgement(model, x, self.goal)
+                for model in (*self.objectives, *self.limits)
+            ]
         m = len(self.objectives)
         violation = x.new_zeros(x.shape[0])
         for limit, scale in zip(means[m:], self.scales, strict=True):

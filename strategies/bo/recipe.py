@@ -16,6 +16,7 @@ from zoopt.errors import ConfigError, Exhausted, ModelWarning
 from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
+from zoopt.strategies.bo.goal import Goal, Measure, Risk
 from zoopt.strategies.bo.models import Data, Fitted, best_first, merit_of, scaled_to_unit, violation_of, winsorised
 from zoopt.strategies.bo.progress import left_to_gain
 from zoopt.strategies.bo.record import Record, few_threads, host, numerical
@@ -57,15 +58,22 @@ class BO(Strategy[BOState]):
     finish: float | None = None  # converged once the chance that a noticeably better point remains is below this; None: never
     noticeable: float | None = None  # improvement that counts in that; None: the noise, at least a hundredth of the range of values
 
-    capabilities = Capabilities(feedback="values", objectives=None, constraints=True, unbounded=True, choices=True)
+    risk: Risk = "expectation"  # over a random environment: that, "worst", "value-at-risk" or "conditional-value-at-risk"
+    risk_level: float = 0.9  # part of the environments that the value at risk covers
+    scenarios: int = 32  # environments that stand for all
+
+    capabilities = Capabilities(
+        feedback="values", objectives=None, constraints=True, unbounded=True, choices=True, fidelity=True, environment=True
+    )
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "surrogate", make_surrogate(self.surrogate))
         object.__setattr__(self, "acquisition", make_acquisition(self.acquisition))
-        for name, least in (("initial", 1), ("raw_samples", 8), ("restarts", 1), ("most_points", 10)):
+        for name, least in (("initial", 1), ("raw_samples", 8), ("restarts", 1), ("most_points", 10), ("scenarios", 2)):
             value = getattr(self, name)
             if value is not None and value < least:
                 raise ConfigError(f"bo needs {name} >= {least}; got {value!r}.")
+        self._measure  # noqa: B018  (which refuses what cannot be)
         if self.finish is not None and not 0 < self.finish < 1:
             raise ConfigError(f"bo needs finish between 0 and 1, a probability; got {self.finish!r}.")
         if self.noticeable is not None and not 0 <= self.noticeable < math.inf:
@@ -75,8 +83,12 @@ class BO(Strategy[BOState]):
         """Refuses what the acquisition function refuses."""
         super().check(task)
         self._acquisition.check(task)
-        if self.finish is not None and (len(task.objectives) > 1 or task.space.context):
-            raise ConfigError("bo can tell what is left to gain for one objective and without context variables; leave finish out.")
+        if task.space.environment and task.constraints:
+            raise ConfigError("bo does not yet judge constraints over a random environment; put their violation into the objective.")
+        if self.finish is not None and (len(task.objectives) > 1 or task.space.beyond):
+            raise ConfigError(
+                "bo can tell what is left to gain for one objective and without context, fidelities and environment; leave finish out."
+            )
 
     @classmethod
     def example_task(cls) -> Example:
@@ -102,14 +114,18 @@ class BO(Strategy[BOState]):
         first = wanted if told < 2 else min(max(due, 0), wanted)
 
         taken = torch.cat([state.asked, state.x, pending]) if task.deterministic else pending
-        search = Search(task.space, dict(request.fixed), taken, task.deterministic, random)
+        goal = self._goal(task, request)
+        fixed = dict(request.fixed) if goal is not None else {**task.space.targets, **request.fixed}
+        search = Search(task.space, fixed, taken, task.deterministic, random)
         key = random.at(0).child("design")  # one sequence, whichever call draws from it
+        if goal is not None:
+            search.first = lambda n, before: goal.first(lambda k, skip: search.spread(k, key, skip), before, n, key.child("beyond"))
         points, used = search.design(key, state.design, first)
         report: dict[str, float | str] = {"model": "none yet"}
         fitted = None
         if first < wanted and len(points) == first:
             with few_threads(told):
-                fitted, report = self._modelled(task, state, pending, search, points, wanted, random)
+                fitted, report = self._modelled(task, state, pending, search, points, wanted, random, goal)
                 if fitted is None:
                     extra, more = search.design(key, state.design + used, wanted - len(points))
                     points, used = points + extra, used + more
@@ -136,6 +152,8 @@ class BO(Strategy[BOState]):
         rows = torch.nonzero(state.ok).flatten()
         if rows.numel() == 0 or len(task.objectives) > 1:
             return None
+        if task.space.targets or task.space.environment:
+            return self._recommended_beyond(task, state)
         x, violation = state.x[rows], violation_of(state.constraints[rows])
         if not bool((violation <= 0).any()):
             best = int(violation.argmin())
@@ -152,6 +170,22 @@ class BO(Strategy[BOState]):
                     score = host(predicted[0])[:, 0]
             best = int(torch.where(violation <= 0, score, torch.inf).argmin())
         return x[best].to(task.device, task.dtype)
+
+    def _recommended_beyond(self, task: Task, state: BOState) -> Tensor | None:
+        """The point of the least judgement among those told, at the targets of all fidelities."""
+        if int(state.ok.sum()) < 2:
+            return None
+        goal = Goal(task.space, {}, self.scenarios, self._measure)
+        random = Random(0).child("recommend")
+        search = Search(task.space, {}, state.x[:0], False, random)
+        try:
+            with few_threads(int(state.ok.sum())):
+                fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random, goal)
+        except Exception as error:
+            if not numerical(error):
+                raise
+            return None
+        return fitted.incumbents[0].to(task.device, task.dtype)
 
     def predict(self, task: Task, state: BOState, x: Tensor) -> tuple[Tensor, Tensor] | None:
         """Posterior mean and standard deviation of the objectives, ``(n, m)`` each; None before two points are told."""
@@ -171,7 +205,7 @@ class BO(Strategy[BOState]):
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:
         """What the last proposal rested on and cost; for one objective also what is left to gain, see ``left_to_gain``."""
         report = dict(state.diagnostics or {})
-        if int(state.ok.sum()) < 2 or len(task.objectives) > 1 or task.space.context:
+        if int(state.ok.sum()) < 2 or len(task.objectives) > 1 or task.space.beyond:
             return report
         random = Random(0).child("info")
         search = Search(task.space, {}, state.asked if task.deterministic else state.asked[:0], False, random)
@@ -191,6 +225,18 @@ class BO(Strategy[BOState]):
     @property
     def _surrogate(self) -> Surrogate:
         return cast(Surrogate, self.surrogate)  # a name was replaced when the recipe was made
+
+    @property
+    def _measure(self) -> Measure:
+        return Measure(self.risk, self.risk_level)
+
+    def _goal(self, task: Task, request: Request) -> Goal | None:
+        """Where points are judged, if fidelities or the environment are to be chosen."""
+        space = task.space
+        if len(task.objectives) > 1 or not self._acquisition.looks_beyond:
+            return None
+        goal = Goal(space, request.fixed, self.scenarios, self._measure)
+        return goal if len(goal.columns) > len(goal.targets) or goal.cheaper else None
 
     @property
     def _acquisition(self) -> Acquisition:
@@ -219,7 +265,15 @@ class BO(Strategy[BOState]):
         return Data(TrainingData(state.x[rows], values, state.noise[rows]), state.constraints[rows], state.x[failed][-self.most_points :])
 
     def _modelled(
-        self, task: Task, state: BOState, pending: Tensor, search: Search, points: list[Tensor], wanted: int, random: Random
+        self,
+        task: Task,
+        state: BOState,
+        pending: Tensor,
+        search: Search,
+        points: list[Tensor],
+        wanted: int,
+        random: Random,
+        goal: Goal | None,
     ) -> tuple[Fitted | None, dict[str, float | str]]:
         """Append points by the model until there are ``wanted``, or fewer where the space has no more.
 
@@ -231,7 +285,9 @@ class BO(Strategy[BOState]):
             began = time.perf_counter()
             data = self._data(task, state)
             cold = state.fits % _COLD == 0 and len(data.objectives.x) < _MANY
-            fitted = Fitted(self._surrogate, task, data, {} if cold else state.hyperparameters, search, random)
+            fitted = Fitted(self._surrogate, task, data, {} if cold else state.hyperparameters, search, random, goal)
+            if goal is not None and goal.targets and fitted.seeks_feasibility:
+                search = search.holding(goal.targets)  # that a point is feasible counts at the target only
             known = time.perf_counter()
             while len(points) < wanted:
                 out = torch.cat([pending, *(p.unsqueeze(0) for p in points)])

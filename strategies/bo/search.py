@@ -49,7 +49,22 @@ class Search:
             seen = torch.cat([taken[:, j], torch.tensor([-2.0, 2.0], dtype=_F64)])
             margin = 0.25 * float(seen.max() - seen.min())
             self.lower[j], self.upper[j] = float(seen.min()) - margin, float(seen.max()) + margin
+        self._taken = taken
         self.taken = self._places(taken)
+        # Levels at which nothing is ever evaluated, by column.
+        self.barred = {}
+        for j in space.targets:
+            at = torch.tensor(space.start, dtype=_F64).repeat(max(self.levels[j], 1), 1)
+            if kinds[j] == "choice":
+                at[:, j] = torch.arange(self.levels[j], dtype=_F64)
+                never = torch.isinf(torch.from_numpy(space.cost(at.numpy())))
+                if bool(never.any()):
+                    self.barred[j] = never
+        self.first: Callable[[int, int], Tensor] | None = None  # another first design, by how many points and how many before them
+
+    def holding(self, more: Mapping[int, float]) -> Search:
+        """The same with further columns fixed."""
+        return Search(self.space, {**self.fixed, **more}, self._taken, self.strict, self.random)
 
     def widen(self, x: Tensor) -> None:
         """Let the box of unbounded columns reach beyond ``x: (n, d)`` too."""
@@ -60,6 +75,7 @@ class Search:
 
     def take(self, point: Tensor) -> None:
         """Mark a point as taken."""
+        self._taken = torch.cat([self._taken, point.unsqueeze(0)])
         self.taken = torch.cat([self.taken, self._places(point.unsqueeze(0))])
 
     def _places(self, x: Tensor) -> Tensor:
@@ -77,9 +93,11 @@ class Search:
         return self.space.repair(self._set(x), random.child("repair"), self.fixed.keys())
 
     def _set(self, x: Tensor) -> Tensor:
-        if self.columns.numel():
+        if self.columns.numel() or self.barred:
             x = x.clone()
             x[:, self.columns] = self.settings
+        for j, never in self.barred.items():
+            x[:, j] = torch.where(never[x[:, j].round().long().clamp(0, len(never) - 1)], self.space.targets[j], x[:, j])
         return x
 
     def spread(self, n: int, random: Random, skip: int = 0) -> Tensor:
@@ -98,7 +116,9 @@ class Search:
         passed = 0
         while len(points) < n and passed < 64 * n + 1024:
             block = n - len(points)
-            for row in self.spread(block, random, skip + passed):
+            before = skip + passed
+            rows = self.spread(block, random, before) if self.first is None else self.valid(self.first(block, before), random.child(before))
+            for row in rows:
                 if bool(self.free(row.unsqueeze(0))):
                     self.take(row)
                     points.append(row)

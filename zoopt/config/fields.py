@@ -108,6 +108,7 @@ class StopTable(Table):
     time: Duration = Field(default=None, description="Time since the run began: seconds, or a text such as '10m'.")
     stalled: int | None = Field(default=None, ge=1, description="Finished trials without a better value.")
     failures: int | None = Field(default=None, ge=1, description="Failed trials.")
+    cost: float | None = Field(default=None, gt=0, description="Total cost of the evaluations, in the unit of the space's fidelities.")
 
 
 class CommandTable(Table):
@@ -198,8 +199,29 @@ class ContextTable(Table):
     variable: dict[str, Any] = Field(description="A table that describes the variable, as above.")
 
 
+class FidelityTable(Table):
+    """How an evaluation is made (its length, resolution, source): only results at the target count, others cost less."""
+
+    type: Literal["fidelity"]
+    variable: dict[str, Any] = Field(description="A table that describes the variable, as above.")
+    target: Item = Field(default=None, description="The value that counts; left out: the largest number.")
+    cost: dict[str, float] | None = Field(default=None, description="Cost of an evaluation by value; left out: in proportion to it.")
+
+
+class EnvironmentTable(Table):
+    """A condition that is chosen while we evaluate, and random in use."""
+
+    type: Literal["environment"]
+    variable: dict[str, Any] = Field(description="A table that describes the variable, as above.")
+    mean: float | None = Field(default=None, description="Of a normal law, cut off at the bounds.")
+    sd: float | None = Field(default=None, gt=0, description="Its standard deviation.")
+    weights: Annotated[Any, WithJsonSchema({"type": ["array", "object"]})] = Field(
+        default=None, description="How often each value comes, by value or in their order."
+    )
+
+
 Variable = Annotated[
-    RealTable | IntegerTable | BoolTable | ChoiceTable | FixedTable | ContextTable,
+    RealTable | IntegerTable | BoolTable | ChoiceTable | FixedTable | ContextTable | FidelityTable | EnvironmentTable,
     Field(discriminator="type"),
 ]
 
@@ -245,4 +267,6 @@ VARIABLES: dict[str, type[Table]] = {
     "choice": ChoiceTable,
     "fixed": FixedTable,
     "context": ContextTable,
+    "fidelity": FidelityTable,
+    "environment": EnvironmentTable,
 }

@@ -195,7 +195,7 @@ def _variable(table: Any, keys: Keys, report: Report) -> bool:
         report.add((*keys, "type"), f"there is no variable of type {shown(kind)}; {hint}", value=True)
         return False
     right = report.table(VARIABLES[kind], table, keys) is not None
-    if right and kind == "context":
+    if right and kind in ("context", "fidelity", "environment"):
         return _variable(table["variable"], (*keys, "variable"), report)
     return right
 
