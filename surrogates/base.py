@@ -23,20 +23,28 @@ class TrainingData:
         x: Encoded points, ``(n, d)``, float64.
         y: Observed outcomes in their own units, ``(n, m)``, finite.
         noise: Standard deviations of the outcomes, ``(n, m)``, NaN where not told; None where none was.
+        gradients: Derivatives of the outcomes by encoded columns, ``(n, m, d)``, NaN where not told; None where none was.
     """
 
     x: Tensor
     y: Tensor
     noise: Tensor | None = None
+    gradients: Tensor | None = None
 
     @property
     def columns(self) -> list[TrainingData]:
-        """Each outcome by itself; ``noise`` only where some of it was told."""
+        """Each outcome by itself; ``noise`` and ``gradients`` only where some of them was told."""
         parts = []
         for k in range(self.y.shape[1]):
             noise = None if self.noise is None else self.noise[:, k : k + 1]
-            parts.append(TrainingData(self.x, self.y[:, k : k + 1], noise if noise is not None and bool(noise.isfinite().any()) else None))
+            slopes = None if self.gradients is None else self.gradients[:, k : k + 1]
+            parts.append(TrainingData(self.x, self.y[:, k : k + 1], _told(noise), _told(slopes)))
         return parts
+
+
+def _told(part: Tensor | None) -> Tensor | None:
+    """None where nothing of it is a number."""
+    return part if part is not None and bool(part.isfinite().any()) else None
 
 
 @dataclass(frozen=True)
@@ -55,6 +63,10 @@ class Surrogate:
 
     def memory(self, model: Model) -> Tensor | None:
         """Numbers from which a later fit may start, or None."""
+        return None
+
+    def evidence(self, model: Model) -> float | None:
+        """Logarithm of how probable the model makes what one outcome was fitted to, hyperparameters' priors included; None: not known."""
         return None
 
     def lengthscales(self, model: Model) -> Tensor | None:

@@ -42,7 +42,9 @@ _Vector = np.ndarray[Any, np.dtype[np.float64]]
 class GP(Surrogate):
     """Exact Gaussian process: Matern-5/2 with a lengthscale for each variable, times a Hamming kernel over unordered choices.
 
-    A fidelity that is a choice, a source of information, has a scale and an offset of its own, and is more or less like the others.
+    Derivatives that were told count as observations too. A fidelity that is a choice, a source of information, has a scale and an offset
+    of its own, and is more or less like the others.
+
     Lengthscales carry the dimension-scaled log-normal prior of Hvarfner, Hellsten & Nardi (2024). With a deterministic task
     the model interpolates (a small fixed noise, without which the last digits of an optimum are out of reach); otherwise the
     noise is learned, unless its standard deviations were told. Cost: a few Cholesky factorisations of the n x n covariance; with more
@@ -77,15 +79,26 @@ class GP(Surrogate):
         from botorch.models import ModelListGP
 
         models = []
-        for k in range(data.y.shape[-1]):
-            noise = None if data.noise is None else data.noise[:, k]
-            models.append(self._fit_one(data.x, data.y[:, k], noise, task, None if start is None else start[k]))
+        for k, part in enumerate(data.columns):
+            noise = None if part.noise is None else part.noise[:, 0]
+            slopes = None if part.gradients is None else part.gradients[:, 0]
+            own = None if start is None else start[k]
+            if slopes is not None and self.tasks_of(task.space) is None:
+                models.append(self._with_slopes(part.x, part.y[:, 0], noise, slopes, task, own))
+            else:
+                models.append(self._fit_one(part.x, part.y[:, 0], noise, task, own))
         return models[0] if len(models) == 1 else ModelListGP(*models)
 
     def memory(self, model: Model) -> Tensor | None:
         """Logarithms of lengthscales (numbers, then choices), outputscale and learned noise, then how many points they fit: ``(m, p)``."""
         parts: Any = getattr(model, "models", [model])
         return torch.stack([torch.cat([part.zoopt_hyperparameters, torch.tensor([float(part.zoopt_fitted)])]) for part in parts])
+
+    def evidence(self, model: Model) -> float | None:
+        """Log posterior of the hyperparameters, up to what does not depend on the outcomes."""
+        fitted: Any = model
+        found: float | None = getattr(fitted, "zoopt_evidence", None)
+        return found
 
     def lengthscales(self, model: Model) -> Tensor:
         """Lengthscales in encoded units, ``(d,)``; NaN for unordered choices."""
@@ -105,7 +118,40 @@ class GP(Surrogate):
             theta, fitted = self.hyperparameters(likelihood, theta), len(y)
         model = build(frame, x, y, theta, likelihood, self.noise_floor)
         model.zoopt_fitted = fitted
+        model.zoopt_evidence = -len(y) * (likelihood.negative(theta.numpy())[0] + float(sd.log()))
         return model
+
+    def _with_slopes(self, x: Tensor, y: Tensor, noise: Tensor | None, slopes: Tensor, task: Task, start: Tensor | None) -> Any:
+        """A process of values and derivatives ``slopes: (n, d)``, NaN where not told; of the best points first where they are too many."""
+        from zoopt.surrogates.gradients import Density, Points, fitted
+
+        space, most = task.space, self.largest
+        if len(x) > most // 2:
+            return self._fit_one(x, y, noise, task, start)
+        frame = Frame.of(space, x)
+        sd = _spread(y)
+        real = torch.tensor([space.columns[j].kind == "real" for j in frame.numbers])
+        by_number = slopes[:, frame.numbers] * (frame.upper - frame.lower)[frame.numbers] / sd
+        told = torch.isfinite(by_number) & real
+        order = torch.argsort(y, stable=True)
+        spent = told[order].sum(-1).cumsum(0) + len(x)
+        told[order[spent > most // 2]] = False
+        points = Points(frame.scaled(x), x[:, frame.choices], told)
+        observed = torch.cat([(y - y.mean()) / sd, by_number[told]])
+        fixed = self._fixed_noise(noise, sd, y, task.deterministic)
+        centre, width = prior(len(frame.numbers), len(frame.choices))
+        density = Density(points, observed, self.fixed_noise if task.deterministic else None, fixed, centre, width)
+        theta = None if start is None else start[:-1]
+        model = fitted(
+            density, lambda at: (frame.scaled(at), at[..., frame.choices]), (y.mean(), sd), theta, self.iterations, _LEAST_LENGTHSCALE
+        )
+        found: Any = model
+        found.zoopt_hyperparameters, found.zoopt_fitted = model.theta, len(y)
+        found.zoopt_evidence = -len(y) * density(model.theta.numpy())[0] - len(observed) * float(sd.log())
+        lengths = torch.full_like(frame.lower, torch.nan)
+        lengths[frame.numbers] = model.at.lengths * (frame.upper - frame.lower)[frame.numbers]
+        found.zoopt_lengthscales = lengths
+        return model.eval()
 
     def _approximated(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
         """A process of all points through inducing points: the best ones, and those that leave the least variance."""
@@ -191,8 +237,8 @@ class Frame:
         return cls(space.dim, numbers, choices, unbounded, lower, upper, fidelities, tasks, between)
 
     def scaled(self, x: Tensor) -> Tensor:
-        """The columns of numbers in [0, 1], ``(n, numbers)``."""
-        return ((x - self.lower) / (self.upper - self.lower))[:, self.numbers]
+        """The columns of numbers in [0, 1], ``(..., numbers)``."""
+        return ((x - self.lower) / (self.upper - self.lower))[..., self.numbers]
 
     @property
     def rescaled(self) -> list[int]:

@@ -83,6 +83,10 @@ class RobustGP(GP):
         found[:, -1] = 0.0
         return found
 
+    def evidence(self, model: Model) -> float | None:
+        """Nothing: the noise of outliers was made from the outcomes."""
+        return None
+
     def hyperparameters(self, likelihood: Posterior, start: Tensor | None) -> Tensor:
         theta = likelihood.maximise(start, self.iterations)
         n = likelihood.y.numel()
@@ -162,6 +166,10 @@ class HeteroscedasticGP(GP):
 
     def memory(self, model: Model) -> Tensor | None:
         """Nothing: with its noise known, a process has other hyperparameters than where a fit begins."""
+        return None
+
+    def evidence(self, model: Model) -> float | None:
+        """Nothing: the noise was made from the outcomes."""
         return None
 
 

@@ -447,7 +447,7 @@ class Study:
                 recorded as a failure, with the reason.
             constraints: ``(n, c)``; ``<= 0`` is feasible. Or a dict by constraint name.
             noise: Standard deviations of the values, same shape as the values, or one for all. Or a dict by objective name.
-            gradients: In problem units, ``(n, d)`` or ``(n, m, d)``.
+            gradients: In problem units, ``(n, d)`` or ``(n, m, d)``; NaN where they are not known.
             metrics: Further numbers to keep with the trial(s).
             at: The setting that was reached where it differs from the one asked: a params dict, or one per trial. Parameters
                 left out are as asked.

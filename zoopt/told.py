@@ -65,8 +65,12 @@ class Rows:
         self._bad: Array = np.asarray(~np.isfinite(self.values[:, self.given]).all(1))
         if self.constraints is not None:
             self._bad = self._bad | ~np.isfinite(self.constraints).all(1)
-        if self.gradients is not None and not np.isfinite(self.gradients[~self._bad][:, self.given]).all():
-            raise FeedbackError(f"gradients must be finite; got {_shown(gradients)}.")
+        if self.gradients is not None:
+            told = self.gradients[~self._bad][:, self.given]
+            if np.isinf(told).any() or np.isnan(told).all(-1).any():
+                raise FeedbackError(
+                    f"gradients must be finite, or NaN for the variables by which they are not known; got {_shown(gradients)}."
+                )
 
     def _values(self, values: Any, n: int, objectives: Sequence[str]) -> Array:
         m = len(objectives)

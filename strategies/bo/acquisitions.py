@@ -38,6 +38,7 @@ class Acquisition:
     """Base class of every acquisition function: a frozen dataclass of hyper-parameters."""
 
     several: ClassVar[bool | None] = False  # whether it is for several objectives; None: for any number
+    any_scale: ClassVar[bool] = False  # whether values may be seen on another scale than their own, if only their order is kept
     looks_beyond: ClassVar[bool] = False  # whether it chooses fidelities and environment; else fidelities are held at their targets
 
     def check(self, task: Task) -> None:
@@ -124,6 +125,8 @@ class NoisyImprovement(Sampled):
     Letham, Karrer, Ottoni, Bakshy, Constrained Bayesian optimization with noisy experiments, Bayesian Analysis 14(2), 2019.
     """
 
+    any_scale: ClassVar[bool] = True
+
     def gain(self, fitted: Fitted, awaited: Tensor | None, sampler: Any) -> Function:
         from zoopt.strategies.bo.sampled import LogImprovement
 
@@ -167,6 +170,8 @@ class Weighted(Acquisition):
 class Improvement(Weighted):
     """Log expected improvement over the best value, or under noise over the best expected one. Jones, Schonlau & Welch (1998)."""
 
+    any_scale: ClassVar[bool] = True
+
     def promise(self, fitted: Fitted) -> Function:
         best = fitted.incumbent_value
 
@@ -185,6 +190,8 @@ class ProbabilityOfImprovement(Weighted):
     """Log probability of an improvement by a margin. Kushner (1964). Greedy with a small margin."""
 
     margin: float = 0.01  # improvement that counts, as a part of the range of what is expected at the told points
+
+    any_scale: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.margin < math.inf:

@@ -27,6 +27,7 @@ class Automatic(Acquisition):
     samples: int | None = None  # joint posterior samples; None: 128, of fronts 64
 
     several: ClassVar[bool | None] = None
+    any_scale: ClassVar[bool] = True
     looks_beyond: ClassVar[bool] = True
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from zoopt.random import Random
 from zoopt.strategies.bo.goal import Goal, judgement
 from zoopt.strategies.bo.search import Search, seed_of
+from zoopt.strategies.bo.stretch import FEWEST, LEVELS, Stretch
 from zoopt.strategy import Task
 from zoopt.surrogates.base import Surrogate, TrainingData
 
@@ -27,6 +28,7 @@ _MOST_LOOKED_AT = 300  # points of the least posterior mean among which those ar
 _MOST_BASELINE = 64  # points that may be the best, over which an improvement is measured
 _WORLDS = 1024  # joint posterior samples by which they are found
 _WORLDS_OF_FRONTS = 128  # with several objectives, where many points may be on the front of a world
+_CONVINCING = 3.0  # logarithm of how much more probable outcomes must be on another scale than their own for it to be taken
 _EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covariance has more rows
 
 
@@ -55,6 +57,7 @@ class Fitted:
         incumbents: The best points, ``(k, d)``; with several objectives all that are on the front.
         settings: The points told, in the settings that are asked for, ``(n, d)``.
         units: What the values and models of the objectives are measured in, ``(m,)``.
+        stretches: The scales on which the values of the objectives are measured, in these units.
         values: Values at the settings, ``(n, m)``: as told, or as expected where the asker fixes columns or there is a goal.
         violation: Total violation of the limits at the settings, ``(n,)``.
         worse: A value worse than all, of the first objective.
@@ -73,6 +76,7 @@ class Fitted:
         search: Search,
         random: Random,
         goal: Goal | None = None,
+        stretch: bool = False,
     ) -> None:
         self.task = task
         self.goal = goal
@@ -86,26 +90,25 @@ class Fitted:
         self.limits: list[Any] = []
         self.scales: list[float] = []
 
-        def fit(name: str, part: TrainingData) -> tuple[Any, Tensor, float]:
-            scaled, unit = scaled_to_unit(part)
-            model = surrogate.fit(scaled, task, memory.get(name))
-            remembered = surrogate.memory(model)
-            if remembered is not None:
-                self.memory[name] = remembered
-            return model, scaled.y[:, 0], unit
+        def fit(name: str, part: TrainingData, centre: float | None = None) -> Part:
+            levels = None if stretch else (math.inf,)
+            fitted = fit_part(surrogate, part, task, memory, name, levels, centre)
+            self.memory.update(fitted.memory)
+            return fitted
 
         x, parts = data.objectives.x, [fit(f"objective {k}", part) for k, part in enumerate(data.objectives.columns)]
-        self.objectives = [model for model, _, _ in parts]
-        values = torch.stack([outcomes for _, outcomes, _ in parts], -1)
-        self.units = torch.tensor([unit for _, _, unit in parts], dtype=_F64)
+        self.objectives = [part.model for part in parts]
+        values = torch.stack([part.outcomes for part in parts], -1)
+        self.units = torch.tensor([part.unit for part in parts], dtype=_F64)
+        self.stretches = [part.stretch for part in parts]
         for j in range(data.constraints.shape[-1]):
             column = data.constraints[:, j]
             told = torch.isfinite(column)
             if int(told.sum()) < 2:
                 continue
-            model, outcomes, _ = fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1)))
-            spread = float(outcomes.std())
-            self.limits.append(model)
+            part = fit(f"constraint {j}", TrainingData(x[told], winsorised(column[told]).unsqueeze(-1)), 0.0)
+            spread = float(part.outcomes.std())
+            self.limits.append(part.model)
             self.scales.append(spread if spread > 0 else 1.0)
         if self.failures:
             self.limits.append(_failure_model(surrogate, task, x, data.failed))
@@ -133,6 +136,11 @@ class Fitted:
         """The model of the only objective."""
         (model,) = self.objectives
         return model
+
+    @property
+    def even(self) -> bool:
+        """Whether the values of the objectives are seen as they were told, up to their units."""
+        return all(scale.even for scale in self.stretches)
 
     @property
     def seeks_feasibility(self) -> bool:
@@ -268,6 +276,64 @@ class Fitted:
         return x[order[times[order] > 0]]
 
 
+@dataclass(frozen=True)
+class Part:
+    """The model of one outcome: what it is measured in, on which scale, and what a later fit may start from."""
+
+    model: Any
+    outcomes: Tensor  # (n,)
+    unit: float
+    stretch: Stretch
+    memory: dict[str, Tensor]
+
+
+def fit_part(
+    surrogate: Surrogate,
+    part: TrainingData,
+    task: Task,
+    memory: Mapping[str, Tensor],
+    name: str,
+    levels: tuple[float, ...] | None = None,
+    centre: float | None = None,
+) -> Part:
+    """Fit one outcome, on the scale that makes it the most probable.
+
+    Args:
+        surrogate: The recipe.
+        part: The outcome.
+        task: The task.
+        memory: What earlier fits left, by name.
+        name: Of the outcome.
+        levels: Scales to try, see ``Stretch``; None: the one of an earlier fit, or all of them.
+        centre: Of the scales; None: the best outcome.
+    """
+    plain, unit = scaled_to_unit(part)
+    remembered = memory.get(f"stretch of {name}")
+    if levels is None:
+        levels = LEVELS if remembered is None else (float(remembered),)
+    if len(part.x) < FEWEST or part.gradients is not None:  # derivatives show a narrow valley on any scale
+        levels = (math.inf,)
+    best: tuple[float, float, Any, TrainingData, Stretch] | None = None
+    for level in levels:
+        stretch = Stretch.of(plain.y[:, 0], level, centre)
+        data = stretch.data(plain)
+        own = name if stretch.even else f"{name} stretched"  # under which hyperparameters are remembered
+        model = surrogate.fit(data, task, memory.get(own))
+        evidence = surrogate.evidence(model) if len(levels) > 1 else 0.0
+        score = math.inf if evidence is None else evidence + stretch.log_jacobian(plain) - (0.0 if stretch.even else _CONVINCING)
+        if best is None or score > best[0]:
+            best = (score, level, model, data, stretch)
+        if evidence is None or stretch.even is not math.isinf(level):
+            break  # there is nothing to choose by, or no other scale
+    assert best is not None
+    _, level, model, data, stretch = best
+    kept = {f"stretch of {name}": torch.tensor(level, dtype=_F64)} if len(levels) > 1 else {}
+    found = surrogate.memory(model)
+    if found is not None:
+        kept[name if stretch.even else f"{name} stretched"] = found
+    return Part(model, data.y[:, 0], unit, stretch, kept)
+
+
 def root_of(covariance: Tensor) -> Tensor:
     """The Cholesky root of a covariance ``(g, g)`` that may be singular, with as little added to its diagonal as it takes."""
     from linear_operator.utils.cholesky import psd_safe_cholesky
@@ -359,4 +425,5 @@ def scaled_to_unit(data: TrainingData) -> tuple[TrainingData, float]:
     size, spread = float(y.abs().max()), float(y.max() / 2 - y.min() / 2)
     size = spread if spread > 1e-14 * size else size  # a range that is no more than rounding must stay what it is
     unit = math.ldexp(1.0, math.frexp(size)[1] - 1) if size > 0 else 1.0
-    return TrainingData(data.x, y / unit, None if data.noise is None else data.noise / unit), unit
+    noise, slopes = (None if part is None else part / unit for part in (data.noise, data.gradients))
+    return TrainingData(data.x, y / unit, noise, slopes), unit

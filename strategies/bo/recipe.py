@@ -17,7 +17,7 @@ from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
 from zoopt.strategies.bo.acquisitions import Acquisition, make_acquisition
 from zoopt.strategies.bo.goal import Goal, Measure, Risk
-from zoopt.strategies.bo.models import Data, Fitted, best_first, merit_of, scaled_to_unit, violation_of, winsorised
+from zoopt.strategies.bo.models import Data, Fitted, best_first, fit_part, merit_of, violation_of, winsorised
 from zoopt.strategies.bo.progress import left_to_gain
 from zoopt.strategies.bo.record import Record, few_threads, host, numerical
 from zoopt.strategies.bo.search import Search
@@ -54,6 +54,7 @@ class BO(Strategy[BOState]):
     acquisition: Acquisition | str = "automatic"  # what a point promises: a recipe or a name; in TOML also a table of name and fields
     raw_samples: int = 256  # points at which the acquisition function is looked at before the best are refined
     restarts: int = 4  # points that are refined by gradient and by neighbouring levels
+    stretch: bool = True  # make every other proposal on a scale of values that is fine near the best, where that fits better
     most_points: int = 10_000  # most observations a model is fitted to: the best half and the latest half
     finish: float | None = None  # converged once the chance that a noticeably better point remains is below this; None: never
     noticeable: float | None = None  # improvement that counts in that; None: the noise, at least a hundredth of the range of values
@@ -110,7 +111,9 @@ class BO(Strategy[BOState]):
         wanted = request.n or 1
         pending = host(request.pending(task))
         told = int(state.ok.sum())
-        due = self._initial(task, state, request) - told - pending.shape[0]
+        # A derivative tells as much as a value.
+        numbers = told + int(torch.isfinite(state.gradients[state.ok]).sum()) // len(task.objectives)
+        due = self._initial(task, state, request) - numbers - pending.shape[0]
         first = wanted if told < 2 else min(max(due, 0), wanted)
 
         taken = torch.cat([state.asked, state.x, pending]) if task.deterministic else pending
@@ -138,7 +141,7 @@ class BO(Strategy[BOState]):
         state.design += used
         state.asked = torch.cat([state.asked, x])
         if fitted is not None:
-            state.hyperparameters = fitted.memory
+            state.hyperparameters = {**state.hyperparameters, **fitted.memory}
             state.fits += 1
         state.diagnostics = report
         return state, Candidates(x.to(task.device, task.dtype))
@@ -193,13 +196,12 @@ class BO(Strategy[BOState]):
             return None
         with few_threads(int(state.ok.sum())):
             means, sds = [], []
-            for k, part in enumerate(self._data(task, state).objectives.columns):
-                scaled, unit = scaled_to_unit(part)
-                model = self._surrogate.fit(scaled, task, state.hyperparameters.get(f"objective {k}"))  # which may follow gradients
+            for k, data in enumerate(self._data(task, state).objectives.columns):
+                part = fit_part(self._surrogate, data, task, state.hyperparameters, f"objective {k}", (math.inf,))
                 with torch.no_grad():
-                    posterior: Any = model.posterior(host(x).unsqueeze(-2))
-                    means.append(unit * posterior.mean.squeeze(-2))
-                    sds.append(unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt())
+                    posterior: Any = part.model.posterior(host(x).unsqueeze(-2))  # of a model that may follow gradients
+                    means.append(part.unit * posterior.mean.squeeze(-2))
+                    sds.append(part.unit * posterior.variance.squeeze(-2).clamp_min(0).sqrt())
         return torch.cat(means, -1).to(x), torch.cat(sds, -1).to(x)
 
     def info(self, task: Task, state: BOState) -> dict[str, float | str]:
@@ -262,7 +264,13 @@ class BO(Strategy[BOState]):
             best = order[: self.most_points - latest.numel()]
             rows = torch.cat([earlier[best.sort().values], latest])
         values = torch.stack([winsorised(column) for column in state.values[rows].T], -1)
-        return Data(TrainingData(state.x[rows], values, state.noise[rows]), state.constraints[rows], state.x[failed][-self.most_points :])
+        slopes = None
+        if state.gradients.shape[1]:
+            kept = values == state.values[rows]  # the derivatives of a value that was brought down are none of what is fitted
+            slopes = state.gradients[rows].view(len(rows), values.shape[1], -1)
+            slopes = torch.where(kept.unsqueeze(-1), slopes, torch.nan)
+        told = TrainingData(state.x[rows], values, state.noise[rows], slopes)
+        return Data(told, state.constraints[rows], state.x[failed][-self.most_points :])
 
     def _modelled(
         self,
@@ -285,7 +293,10 @@ class BO(Strategy[BOState]):
             began = time.perf_counter()
             data = self._data(task, state)
             cold = state.fits % _COLD == 0 and len(data.objectives.x) < _MANY
-            fitted = Fitted(self._surrogate, task, data, {} if cold else state.hyperparameters, search, random, goal)
+            memory = {} if cold else state.hyperparameters
+            # Every other proposal: a scale that is right near the best may be wrong between valleys, and the other way round.
+            stretch = self.stretch and goal is None and state.fits % 2 == 1 and self._acquisition.any_scale and len(task.objectives) == 1
+            fitted = Fitted(self._surrogate, task, data, memory, search, random, goal, stretch)
             if goal is not None and goal.targets and fitted.seeks_feasibility:
                 search = search.holding(goal.targets)  # that a point is feasible counts at the target only
             known = time.perf_counter()
@@ -300,7 +311,8 @@ class BO(Strategy[BOState]):
                 search.take(point)
                 points.append(point)
             if self.finish is not None:
-                state.chance = left_to_gain(fitted, self.noticeable, random.child("progress"))[0]
+                told = fitted if fitted.even else Fitted(self._surrogate, task, data, state.hyperparameters, search, random)
+                state.chance = left_to_gain(told, self.noticeable, random.child("progress"))[0]
         except Exception as error:
             if not numerical(error):
                 raise
@@ -308,6 +320,7 @@ class BO(Strategy[BOState]):
         report: dict[str, float | str] = {
             "model": type(self._surrogate).__name__,
             "acquisition": acquisition.title(fitted),
+            "scale": "even" if fitted.even else f"fine within {fitted.units[0] * fitted.stretches[0].size:.3g}",
             "points": float(fitted.told),
             "failures": float(fitted.failures),
             "fit_seconds": known - began,

@@ -29,13 +29,14 @@ class Record(State):
     ok: Tensor  # (n,) bool
     constraints: Tensor  # (n, c), NaN where not told
     noise: Tensor  # (n, m) standard deviations, NaN where not told
+    gradients: Tensor  # (n, m d) derivatives by encoded columns, NaN where not told; (n, 0) while none was
     asked: Tensor  # (a, d) every point handed out
 
     @staticmethod
     def blank(task: Task) -> dict[str, Any]:
         """The fields of a record of nothing."""
         d, m, c = task.dim, len(task.objectives), len(task.constraints)
-        shapes = {"x": (0, d), "values": (0, m), "constraints": (0, c), "noise": (0, m), "asked": (0, d)}
+        shapes = {"x": (0, d), "values": (0, m), "constraints": (0, c), "noise": (0, m), "gradients": (0, 0), "asked": (0, d)}
         return {
             "ids": torch.empty(0, dtype=torch.int64),
             "ok": torch.empty(0, dtype=torch.bool),
@@ -70,6 +71,11 @@ class Record(State):
             else host(observations.constraints),
             "noise": torch.full_like(values, torch.nan) if observations.noise is None else host(observations.noise),
         }
+        slopes = observations.gradients
+        if slopes is not None and self.gradients.shape[1] == 0:
+            self.gradients = torch.full((len(self.ids), slopes[0].numel()), torch.nan, dtype=_F64)
+        blank = torch.full((n, self.gradients.shape[1]), torch.nan, dtype=_F64)
+        rows["gradients"] = blank if slopes is None else host(slopes).reshape(n, -1)
         for name in columns:
             column = observations.column(name)
             rows[name] = torch.full((n,), -1) if column is None else torch.as_tensor(column).cpu().to(torch.int64)
