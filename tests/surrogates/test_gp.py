@@ -45,9 +45,12 @@ def test_gradient_of_the_posterior_density(space: Space, deterministic: bool) ->
     np.testing.assert_allclose(gradient, numeric, rtol=1e-5, atol=1e-7)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_map_estimate_is_that_of_botorch(seed: int) -> None:
-    """The same kernel and priors fitted by BoTorch end where ours do."""
+@pytest.mark.parametrize(
+    ("n", "d", "seed"),
+    [(25, BOX.dim, 0), (25, BOX.dim, 1), (25, BOX.dim, 2), *((n, d, s) for n in (20, 100) for d in (2, 6) for s in (3, 4, 5))],
+)
+def test_map_estimate_is_that_of_botorch(n: int, d: int, seed: int) -> None:
+    """The same kernel and priors, fitted by BoTorch until nothing moves, end where ours do, or at a lower optimum."""
     from botorch.fit import fit_gpytorch_mll
     from botorch.models.transforms.outcome import Standardize
     from gpytorch.constraints import GreaterThan
@@ -56,9 +59,9 @@ def test_map_estimate_is_that_of_botorch(seed: int) -> None:
     from gpytorch.mlls import ExactMarginalLogLikelihood
     from gpytorch.priors import LogNormalPrior
 
-    x = points(BOX, 25, seed)
-    y = outcome(x) + 0.1 * torch.randn((25, 1), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    d = BOX.dim
+    box = Space({f"x{j}": Real(0, 1) for j in range(d)})
+    x = points(box, n, seed)
+    y = outcome(x) + 0.1 * torch.randn((n, 1), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
     lengths = MaternKernel(
         nu=2.5,
         ard_num_dims=d,
@@ -75,22 +78,25 @@ def test_map_estimate_is_that_of_botorch(seed: int) -> None:
         outcome_transform=Standardize(m=1),
     )
     with torch.random.fork_rng():
-        fit_gpytorch_mll(ExactMarginalLogLikelihood(peer.likelihood, peer))
-    ours = GP().fit(TrainingData(x, y), Task(BOX))
+        fit_gpytorch_mll(ExactMarginalLogLikelihood(peer.likelihood, peer), optimizer_kwargs={"options": {"ftol": 1e-13, "gtol": 1e-9}})
+    ours = GP().fit(TrainingData(x, y), Task(box))
     memory = GP().memory(ours)
     assert memory is not None
     theta = memory[0, :-1]
     theirs = torch.cat(
         [peer.covar_module.base_kernel.lengthscale.flatten(), peer.covar_module.outputscale.reshape(1), peer.likelihood.noise.flatten()]
     ).log()
-    density = Posterior(Frame.of(BOX, x), x, ((y - y.mean()) / y.std())[:, 0], None, 1e-6)
-    assert density.negative(theta.numpy())[0] <= density.negative(theirs.detach().numpy())[0] + 1e-5
-    test = points(BOX, 50, seed + 100)
+    density = Posterior(Frame.of(box, x), x, ((y - y.mean()) / y.std())[:, 0], None, 1e-6)
+    above = n * (density.negative(theta.numpy())[0] - density.negative(theirs.detach().numpy())[0])
+    assert above < 1e-5
+    if above < -1e-3:  # ours is another optimum, which BoTorch's one start does not see
+        return
+    test = points(box, 100, seed + 100)
     with torch.no_grad():
         a, b = ours.posterior(test), peer.posterior(test)
     sd = b.variance.sqrt()
-    assert float(((a.mean - b.mean) / sd).abs().max()) < 0.02
-    assert float((a.variance.sqrt() / sd - 1).abs().max()) < 0.02
+    assert float(((a.mean - b.mean) / sd).abs().max()) < 1e-3
+    assert float((a.variance.sqrt() / sd - 1).abs().max()) < 1e-3
 
 
 @pytest.mark.parametrize("space", [BOX, MIXED])
