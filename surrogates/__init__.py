@@ -13,7 +13,9 @@ if TYPE_CHECKING:
     from zoopt.surrogates.gp import GP as GP
     from zoopt.surrogates.special import SAAS as SAAS
     from zoopt.surrogates.special import HeteroscedasticGP as HeteroscedasticGP
+    from zoopt.surrogates.special import MultiTaskGP as MultiTaskGP
     from zoopt.surrogates.special import RobustGP as RobustGP
+    from zoopt.surrogates.special import WarpedGP as WarpedGP
 
 _BASE = ("Surrogate", "TrainingData")
 

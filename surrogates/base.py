@@ -51,6 +51,9 @@ def _told(part: Tensor | None) -> Tensor | None:
 class Surrogate:
     """Base class of every surrogate: a frozen dataclass of hyper-parameters."""
 
+    def check(self, task: Task) -> None:
+        """Refuses, with a ConfigError, a task that it cannot describe."""
+
     def fit(self, data: TrainingData, task: Task, start: Tensor | None = None) -> Model:
         """A model of the outcomes over encoded points, with m outputs in the units of ``data.y``.
 

@@ -58,6 +58,7 @@ class ExactGP(SingleTaskGP):
         upper: Tensor,
         factor: Tensor,
         tasks: tuple[int, Tensor, float] | None = None,
+        warp: tuple[Tensor, Tensor] | None = None,
     ) -> None:
         """Prepare quick answers.
 
@@ -70,6 +71,7 @@ class ExactGP(SingleTaskGP):
             upper: Encoded values that are scaled to 1, ``(d,)``.
             factor: Lower Cholesky factor of the noisy covariance of the standardised outcomes, ``(n, n)``.
             tasks: The column of tasks, what their functions' covariances are multiplied by ``(c, c)``, and the variance of their offsets.
+            warp: Which of the numbers are bent, and by what, see ``zoopt.surrogates.gp.bent``.
         """
         p, c = len(numbers), len(choices)
         values = theta.exp()
@@ -78,6 +80,8 @@ class ExactGP(SingleTaskGP):
             "numbers": numbers,
             "choices": choices,
             "tasks": tasks,
+            "warp": warp,
+            "widths": (upper - lower)[numbers],
             "lower": lower[numbers],
             "unit": (upper - lower)[numbers] * values[:p],
             "lengthscales": values[p : p + c],
@@ -153,11 +157,14 @@ class ExactGP(SingleTaskGP):
 
     @property
     def settled(self) -> bool:
-        """Whether ``moments`` can be called."""
+        """Whether ``moments`` and what else is quick can be called."""
         return self._settled is not None and self.train_inputs is not None and self.train_inputs[0] is self._settled["inputs"]
 
     def moments(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Posterior mean and standard deviation at ``x: (m, d)``, ``(m,)`` each, with a closed-form gradient."""
+        if self._settled is not None and self._settled["warp"] is not None:
+            posterior = self.posterior(x.unsqueeze(-2))
+            return posterior.mean.reshape(-1), posterior.variance.reshape(-1).clamp_min(1e-20).sqrt()
         apply: Any = _Moments.apply  # which PyTorch leaves untyped
         mean, sd = apply(x, self)
         standardise: Any = self.outcome_transform
@@ -202,7 +209,13 @@ class ExactGP(SingleTaskGP):
         settled = self._settled
         assert settled is not None
         columns = settled["choices"] if settled["tasks"] is None else [*settled["choices"], settled["tasks"][0]]
-        return (x[..., settled["numbers"]] - settled["lower"]) / settled["unit"], x[..., columns]
+        away = x[..., settled["numbers"]] - settled["lower"]
+        if settled["warp"] is None:
+            return away / settled["unit"], x[..., columns]
+        from zoopt.surrogates.gp import bent
+
+        widths = settled["widths"]
+        return bent(away / widths, *settled["warp"]) * widths / settled["unit"], x[..., columns]
 
     def _variance(self, a: tuple[Tensor, Tensor]) -> Tensor:
         """Variance before anything was observed of points that were split, ``(...)``."""

@@ -33,6 +33,8 @@ _LEAST_NOISE = 1e-6
 _QUIET = 1e-5  # noise variance from which a fit begins again, as a part of the variance of the outcomes
 _SETTLED = 1e-7  # a search ends where the log posterior, over n, rises by less
 _HELD = 200  # from so many points on hyperparameters are held until there are a tenth more
+_WARP = (0.0, math.sqrt(0.75))  # log-normal prior of either parameter of a warp, as BoTorch has it
+_EDGE = 1e-7  # warped columns are brought this far inside [0, 1], as BoTorch does
 _FIDELITY = (math.log(3.0), 0.75)  # log-normal prior of a fidelity's lengthscale: its ends are correlated by .9, more or less
 _SQRT5 = math.sqrt(5.0)
 _Vector = np.ndarray[Any, np.dtype[np.float64]]
@@ -109,7 +111,7 @@ class GP(Surrogate):
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
         if len(x) > self.largest:
             return self._approximated(x, y, noise, task, start)
-        frame = Frame.of(task.space, x, self.tasks_of(task.space))
+        frame = Frame.of(task.space, x, self.tasks_of(task.space), self.warps)
         sd = _spread(y)
         fixed = self._fixed_noise(noise, sd, y, task.deterministic)
         likelihood = Posterior(frame, x, (y - y.mean()) / sd, fixed, self.noise_floor)
@@ -177,6 +179,11 @@ class GP(Surrogate):
         """The best hyperparameters found, from those of an earlier fit or cold; a recipe of its own may change the likelihood's terms."""
         return likelihood.maximise(start, self.iterations)
 
+    @property
+    def warps(self) -> bool:
+        """Whether columns are bent before their distances are taken."""
+        return False
+
     def tasks_of(self, space: Space) -> int | None:
         """The column whose choices are tasks, or sources of information, or None."""
         return next((j for j, column in enumerate(space.columns) if column.role == "fidelity" and column.kind == "choice"), None)
@@ -217,9 +224,10 @@ class Frame:
     fidelities: list[int]  # places of fidelities among the numbers
     tasks: int | None  # column of the tasks
     between: Tasks | None  # how they vary together
+    warped: list[int]  # places of numbers that are bent
 
     @classmethod
-    def of(cls, space: Space, x: Tensor, tasks: int | None = None) -> Frame:
+    def of(cls, space: Space, x: Tensor, tasks: int | None = None, warps: bool = False) -> Frame:
         """The frame of a space, for points ``x: (n, d)`` whose column ``tasks`` says to which task they belong."""
         numbers = [j for j, column in enumerate(space.columns) if j != tasks and (column.kind != "choice" or column.ordered)]
         choices = [j for j in range(space.dim) if j not in set(numbers) and j != tasks]
@@ -234,7 +242,8 @@ class Frame:
         between = None
         if tasks is not None:
             between = Tasks(space.columns[tasks].cardinality or 1, int(space.targets.get(tasks, 0.0)))
-        return cls(space.dim, numbers, choices, unbounded, lower, upper, fidelities, tasks, between)
+        warped = [k for k, j in enumerate(numbers) if j not in unbounded] if warps else []
+        return cls(space.dim, numbers, choices, unbounded, lower, upper, fidelities, tasks, between, warped)
 
     def scaled(self, x: Tensor) -> Tensor:
         """The columns of numbers in [0, 1], ``(..., numbers)``."""
@@ -250,8 +259,8 @@ class Posterior:
     """Log posterior density of the hyperparameters, with its gradient; the constant mean is profiled out.
 
     ``theta`` holds logarithms: lengthscales of numbers, lengthscales of choices, outputscale, and noise where it is learned; before the
-    noise what ``Tasks`` has of tasks. Priors are densities of the values themselves, without the Jacobian of the logarithm, as BoTorch
-    has them, those of tasks densities of the parameters.
+    noise what ``Tasks`` has of tasks, and both parameters of each warp. Priors are densities of the values themselves, without the Jacobian
+    of the logarithm, as BoTorch has them, those of tasks densities of the parameters.
 
     Attributes:
         y: Standardised outcomes, ``(n,)``.
@@ -279,14 +288,18 @@ class Posterior:
         own: Any = self.between
         tasks = slice(p + c + 1, p + c + 1 + (own.size if own else 0))
         self.tasks = tasks
-        self.centre = np.concatenate([centre, own.centre if own else [], [-4.0] * learned])
-        self.width = np.concatenate([width, own.width if own else [], [1.0] * learned])
+        w = len(frame.warped)
+        self.warped = torch.tensor(frame.warped, dtype=torch.int64)
+        self.warps = slice(tasks.stop, tasks.stop + 2 * w)
+        self.centre = np.concatenate([centre, own.centre if own else [], [_WARP[0]] * 2 * w, [-4.0] * learned])
+        self.width = np.concatenate([width, own.width if own else [], [_WARP[1]] * 2 * w, [1.0] * learned])
         self.bounds = [(math.log(_LEAST_LENGTHSCALE), 10.0)] * p + [(-6.0, 8.0)] * c + [(-8.0, 8.0)]
-        self.bounds += (own.bounds if own else []) + [(math.log(floor), 2.0)] * learned
+        self.bounds += (own.bounds if own else []) + [(-3.0, 3.0)] * 2 * w + [(math.log(floor), 2.0)] * learned
         self.log_normal = np.ones(len(self.centre))
         self.log_normal[tasks] = 0.0
         self.mode = np.clip(self.centre - self.log_normal * self.width**2, *np.array(self.bounds).T)
         self.mode[p + c] = 0.0  # an outputscale of 1, the variance of the standardised outcomes
+        self.mode[self.warps] = 0.0  # no warp
 
     def takes(self, theta: Tensor) -> bool:
         """Whether these can be its hyperparameters."""
@@ -363,7 +376,7 @@ class Posterior:
         """
         p, c = self.numbers, self.choices
         values = torch.from_numpy(np.exp(theta))
-        z = self.z / values[:p]
+        z = (self.z if not len(self.warped) else bent(self.z, self.warped, values[self.warps])) / values[:p]
         square = z.square().sum(-1)
         r = (square[:, None] + square[None, :] - 2.0 * z @ z.T).clamp_min_(0.0).sqrt_()
         r.fill_diagonal_(0.0)
@@ -401,6 +414,11 @@ class Posterior:
             weight = weight * tasks[0]
         g = weight * slope
         gradient[:p] = ((g.sum(-1)[:, None] * z.square()).sum(0) - (z * (g @ z)).sum(0)).numpy()
+        if len(self.warped):
+            # By each bent coordinate, then by what bends it.
+            pull = -(g.sum(-1)[:, None] * z - g @ z)[:, self.warped] / torch.from_numpy(np.exp(theta[:p]))[self.warped]
+            first, second = bends(self.z[:, self.warped], parameters[self.warps].exp())
+            gradient[self.warps] = torch.cat([(pull * first).sum(0), (pull * second).sum(0)]).numpy()
         shared = weight * kernel
         if c:
             gradient[p : p + c] = 0.5 * (shared[..., None] * self.differs).sum((0, 1)).numpy() / (c * np.exp(theta[p : p + c]))
@@ -418,6 +436,31 @@ class Posterior:
         if not np.isfinite(total):
             return 1e12, np.zeros_like(theta)
         return -total / n, -gradient / n
+
+
+def bent(z: Tensor, columns: Tensor, parameters: Tensor) -> Tensor:
+    """Points ``z: (..., p)`` in [0, 1] with some columns bent by Kumaraswamy's distribution, ``1 - (1 - x^a)^b``.
+
+    Snoek, Swersky, Zemel, Adams, Input warping for Bayesian optimization of non-stationary functions, ICML 2014, whose beta distribution
+    has no such simple form.
+
+    Args:
+        z: Points.
+        columns: Which are bent, ``(w,)``.
+        parameters: ``a`` of each, then ``b`` of each, ``(2 w,)``.
+    """
+    a, b = parameters.chunk(2)
+    x = z[..., columns].clamp(0.0, 1.0) * (1.0 - 2.0 * _EDGE) + _EDGE
+    return z.index_copy(-1, columns, 1.0 - (1.0 - x**a) ** b)
+
+
+def bends(x: Tensor, parameters: Tensor) -> tuple[Tensor, Tensor]:
+    """Derivatives of bent columns ``x: (n, w)`` by the logarithms of both parameters, ``(n, w)`` each."""
+    a, b = parameters.chunk(2)
+    x = x.clamp(0.0, 1.0) * (1.0 - 2.0 * _EDGE) + _EDGE
+    power = x**a
+    rest = 1.0 - power
+    return a * b * rest ** (b - 1.0) * power * x.log(), -b * rest**b * rest.log()
 
 
 def prior(numbers: int, choices: int) -> tuple[_Vector, _Vector]:
@@ -444,7 +487,7 @@ def _cholesky(matrix: Tensor) -> Tensor | None:
 def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Posterior, floor: float) -> Any:
     """The BoTorch model with these hyperparameters."""
     from botorch.models.kernels.categorical import CategoricalKernel
-    from botorch.models.transforms.input import Normalize
+    from botorch.models.transforms.input import ChainedInputTransform, Normalize, Warp
     from botorch.models.transforms.outcome import Standardize
     from gpytorch.constraints import GreaterThan, Positive
     from gpytorch.kernels import Kernel, MaternKernel, ScaleKernel
@@ -481,10 +524,19 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
     if fixed is None:
         likelihood = GaussianLikelihood(noise_constraint=GreaterThan(0.5 * floor))  # half: the value itself must lie strictly inside
         likelihood.noise = values[-1:]
-    transform = None
+    transform: Any = None
     if frame.rescaled:
         bounds = torch.stack([frame.lower, frame.upper])[:, frame.rescaled]
         transform = Normalize(frame.dim, indices=frame.rescaled, bounds=bounds, learn_bounds=False)
+    warp = None
+    if frame.warped:
+        warp = (likelihood_of.warped, values[likelihood_of.warps])
+        a, b = warp[1].chunk(2)
+        columns = [frame.numbers[k] for k in frame.warped]
+        box = torch.stack([torch.zeros(frame.dim), torch.ones(frame.dim)]).to(x)
+        bend = Warp(frame.dim, columns, eps=_EDGE, bounds=box)
+        bend.concentration1.data, bend.concentration0.data = a.clone(), b.clone()
+        transform = bend if transform is None else ChainedInputTransform(scaled=transform, bent=bend)
     model = ExactGP(
         x,
         y.unsqueeze(-1),
@@ -504,5 +556,5 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
     model.eval()
     if factor is not None:
         apart = None if between is None or frame.tasks is None else (frame.tasks, between, offset)
-        model.settle(theta, x, frame.numbers, frame.choices, frame.lower, frame.upper, factor, apart)
+        model.settle(theta, x, frame.numbers, frame.choices, frame.lower, frame.upper, factor, apart, warp)
     return model

@@ -17,6 +17,7 @@ from zoopt.surrogates.gp import GP, Posterior
 if TYPE_CHECKING:
     from botorch.models.model import Model
 
+    from zoopt.space import Space
     from zoopt.surrogates.base import TrainingData
 
 _log = logging.getLogger("zoopt.surrogates.special")
@@ -171,6 +172,64 @@ class HeteroscedasticGP(GP):
     def evidence(self, model: Model) -> float | None:
         """Nothing: the noise was made from the outcomes."""
         return None
+
+
+@dataclass(frozen=True)
+class WarpedGP(GP):
+    """Gaussian process over columns that are bent, each by two parameters, where that predicts better.
+
+    For objectives that change fast at one end of a variable and slowly at the other, such as one that should have been searched by its
+    logarithm. With and without warps the process is fitted, and of both kept whose leave-one-out predictions are the more probable. Snoek,
+    Swersky, Zemel, Adams, Input warping for Bayesian optimization of non-stationary functions, ICML 2014.
+    """
+
+    @property
+    def warps(self) -> bool:
+        return True
+
+    def hyperparameters(self, likelihood: Posterior, start: Tensor | None) -> Tensor:
+        bounds = likelihood.bounds
+        found: list[tuple[float, Tensor]] = []
+        for bends in (False, True):
+            if not bends:
+                held = range(likelihood.warps.start, likelihood.warps.stop)
+                likelihood.bounds = [(0.0, 0.0) if i in held else bound for i, bound in enumerate(bounds)]
+                theta = likelihood.maximise(None, self.iterations)
+            else:
+                likelihood.bounds = bounds
+                theta = likelihood.maximise(found[0][1] if start is None else start, self.iterations)
+            left = likelihood.left_out(theta)
+            score = -math.inf if left is None else float((-0.5 * left[0].square() / left[1] - 0.5 * left[1].log()).sum())
+            found.append((score, theta))
+        return found[1][1] if found[1][0] > found[0][0] else found[0][1]
+
+
+@dataclass(frozen=True)
+class MultiTaskGP(GP):
+    """Gaussian process of several tasks that share their lengthscales: each choice of one variable is a function of its own.
+
+    The functions have scales and offsets of their own and are more or less like each other, also with the sign turned; take it where a
+    ``Context`` says whose problem it is, so that what is learned in one helps in the others. Sources that are a ``Fidelity`` are taken so
+    by ``gp`` too. Bonilla, Chai, Williams, Multi-task Gaussian process prediction, NIPS 2007.
+    """
+
+    tasks: str = ""  # name of the variable whose choices are the tasks; left out: the only context or fidelity that is a choice
+
+    def check(self, task: Task) -> None:
+        """Refuses a space in which it cannot tell the tasks."""
+        self.tasks_of(task.space)
+
+    def tasks_of(self, space: Space) -> int | None:
+        kinds = [(j, column) for j, column in enumerate(space.columns) if column.kind == "choice" and not column.ordered]
+        if self.tasks:
+            named = [j for j, column in kinds if column.name == self.tasks]
+            if len(named) != 1:
+                raise ConfigError(f"MultiTaskGP: tasks = {self.tasks!r} is no single unordered choice of this space.")
+            return named[0]
+        found = [j for j, column in kinds if column.role in ("context", "fidelity")]
+        if len(found) != 1:
+            raise ConfigError("MultiTaskGP needs to know which choice says whose problem it is; name it by tasks.")
+        return found[0]
 
 
 def left_out(model: Any) -> tuple[Tensor, Tensor]:

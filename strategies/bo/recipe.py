@@ -84,6 +84,7 @@ class BO(Strategy[BOState]):
         """Refuses what the acquisition function refuses."""
         super().check(task)
         self._acquisition.check(task)
+        self._surrogate.check(task)
         if task.space.environment and task.constraints:
             raise ConfigError("bo does not yet judge constraints over a random environment; put their violation into the objective.")
         if self.finish is not None and (len(task.objectives) > 1 or task.space.beyond):
