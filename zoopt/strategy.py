@@ -28,6 +28,7 @@ from zoopt.errors import CapabilityError, ConfigError
 from zoopt.feedback import Candidates, Observations
 
 if TYPE_CHECKING:
+    from zoopt.diagnosis import Diagnosis
     from zoopt.random import Random
     from zoopt.space import Space
 
@@ -226,6 +227,10 @@ class Strategy(Generic[S]):
     def info(self, task: Task, state: S) -> dict[str, float | str]:
         """Diagnostics for reports (step size, acceptance, model fit); never needed to go on."""
         return {}
+
+    def diagnose(self, task: Task, state: S) -> Diagnosis | None:
+        """A look inside the model, or None: there is none, or nothing to show yet."""
+        return None
 
     @classmethod
     def example_task(cls) -> Example:

@@ -63,6 +63,7 @@ from zoopt.trials import CHUNK_BITS, Batch, Table, Trial, TrialState
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from zoopt.diagnosis import Diagnosis
     from zoopt.journal import StudyLog
 
 P = ParamSpec("P")
@@ -1351,6 +1352,15 @@ class Study:
     def _strategy_reason(self) -> Reason | None:
         done = self.strategy.done(self.task, self._state)
         return Reason("converged", f"{type(self.strategy).__name__} has converged") if done is not None and bool(done.all()) else None
+
+    @property
+    def diagnosis(self) -> Diagnosis | None:
+        """A look inside the strategy's model: slices, left-out predictions, importance, seconds; None where there is none to show.
+
+        ``study.diagnosis.save("model.html")`` draws it.
+        """
+        with self._lock:
+            return self.strategy.diagnose(self.task, self._state)
 
     @property
     def info(self) -> dict[str, float | str]:

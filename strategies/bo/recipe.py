@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from zoopt import registry
+from zoopt.diagnosis import Diagnosis, Timing
 from zoopt.errors import ConfigError, Exhausted, ModelWarning
 from zoopt.feedback import Candidates, Observations
 from zoopt.random import Random
@@ -37,6 +38,7 @@ class BOState(Record):
     hyperparameters: dict[str, Tensor] = field(default_factory=dict)
     chance: float = 1.0  # that a noticeably better point remains, where the recipe asks for it
     diagnostics: dict[str, float | str] = live()
+    timings: list[Timing] = live()
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,10 @@ class BO(Strategy[BOState]):
             state.hyperparameters = {**state.hyperparameters, **fitted.memory}
             state.fits += 1
         state.diagnostics = report
+        if fitted is not None:
+            seconds = [float(report[name]) for name in ("fit_seconds", "acquisition_seconds")]
+            state.timings = state.timings or []
+            state.timings.append(Timing(fitted.told, *seconds))
         return state, Candidates(x.to(task.device, task.dtype))
 
     def recommend(self, task: Task, state: BOState) -> Tensor | None:
@@ -220,6 +226,21 @@ class BO(Strategy[BOState]):
             if not numerical(error):
                 raise
         return report
+
+    def diagnose(self, task: Task, state: BOState) -> Diagnosis | None:
+        """The model of a single objective as it was told, and the acquisition function of the next proposal."""
+        told = int(state.ok.sum())
+        if told < 2 or len(task.objectives) > 1:
+            return None
+        from zoopt.strategies.bo.inside import inside
+
+        random = Random(0).child("diagnosis")
+        goal = self._goal(task, Request())
+        search = Search(task.space, {}, state.x[:0], False, random)
+        with few_threads(told):
+            fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random, goal)
+            promise = self._acquisition.function(fitted, None)
+            return inside(task, fitted, self._surrogate, promise, list(state.timings or []), dict(state.diagnostics or {}))
 
     def done(self, task: Task, state: BOState) -> Tensor | None:
         """Whether, as of the last proposal, a noticeably better point is as unlikely as ``finish`` asks; None: not asked for."""
