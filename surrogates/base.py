@@ -72,6 +72,10 @@ class Surrogate:
         """Logarithm of how probable the model makes what one outcome was fitted to, hyperparameters' priors included; None: not known."""
         return None
 
+    def importance(self, model: Model) -> Tensor | None:
+        """How much each encoded column matters, ``(d,)``: minus the logarithm of the correlation between its ends; None: not known."""
+        return None
+
     def lengthscales(self, model: Model) -> Tensor | None:
         """How far each encoded column reaches, ``(d,)``, the shorter the more it matters; NaN where it has none, None: not known."""
         return None

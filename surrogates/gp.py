@@ -108,6 +108,12 @@ class GP(Surrogate):
         found: Tensor = fitted.zoopt_lengthscales
         return found
 
+    def importance(self, model: Model) -> Tensor | None:
+        """Minus the logarithm of the correlation between the ends of each column, ``(d,)``; of tasks, between all pairs on average."""
+        fitted: Any = model
+        found: Tensor | None = getattr(fitted, "zoopt_importance", None)
+        return found
+
     def _fit_one(self, x: Tensor, y: Tensor, noise: Tensor | None, task: Task, start: Tensor | None) -> Any:
         if len(x) > self.largest:
             return self._approximated(x, y, noise, task, start)
@@ -552,6 +558,15 @@ def build(frame: Frame, x: Tensor, y: Tensor, theta: Tensor, likelihood_of: Post
     lengths = torch.full_like(frame.lower, torch.nan)
     lengths[frame.numbers] = values[:p] * (frame.upper - frame.lower)[frame.numbers]
     model.zoopt_lengthscales = lengths
+    importance = torch.zeros_like(lengths)
+    reach = _SQRT5 / values[:p]
+    importance[frame.numbers] = reach - torch.log1p(reach + reach.square() / 3.0)
+    importance[frame.choices] = 1.0 / (values[p : p + c] * max(c, 1))
+    if between is not None and frame.tasks is not None:
+        correlations = between / torch.outer(between.diagonal(), between.diagonal()).sqrt()
+        pairs = correlations[~torch.eye(len(correlations), dtype=torch.bool)]
+        importance[frame.tasks] = -pairs.mean().clamp_min(1e-3).log()
+    model.zoopt_importance = importance
     model.requires_grad_(False)  # nothing is fitted any more; an acquisition function differentiates by its points only
     model.eval()
     if factor is not None:

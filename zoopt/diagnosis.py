@@ -79,7 +79,8 @@ class Diagnosis:
     Attributes:
         slices: The model along each variable, through the point recommended.
         left_out: Results as the others predict them; None where the model cannot say.
-        importance: How much each variable matters, by name, adding up to 1: inverse lengthscales. Empty where it has none.
+        importance: How much each variable matters, by name, adding up to 1: how little outcomes at its ends have in common in the model,
+            on a logarithmic scale. Empty where the model cannot say.
         timings: What each ask since the study was opened took.
         facts: What else there is to say, by name.
     """
@@ -144,7 +145,9 @@ class Diagnosis:
         add(go.Scatter(x=points, y=[t.acquisition for t in self.timings], mode="lines", name="search", line_color=_RED), place)
         chart.update_xaxes(title_text="results", row=place[0], col=place[1])
         chart.update_yaxes(showgrid=False, secondary_y=True)
-        chart.update_layout(height=320 * rows, template="plotly_white", title="; ".join(f"{k}: {v}" for k, v in self.facts.items()))
+        said = [f"{name}: {value:.3g}" if isinstance(value, float) else f"{name}: {value}" for name, value in self.facts.items()]
+        title = {"text": "<br>".join("; ".join(said[i : i + 4]) for i in range(0, len(said), 4)), "font": {"size": 13}}
+        chart.update_layout(height=280 * rows + 120, template="plotly_white", title=title)
         return chart
 
     def save(self, path: str | Path) -> Path:

@@ -100,12 +100,10 @@ def _left_out(model: Any, unit: float) -> LeftOut | None:
 
 
 def _importance(task: Task, surrogate: Surrogate, model: Any) -> dict[str, float]:
-    lengths = surrogate.lengthscales(model)
-    if lengths is None:
+    apart = surrogate.importance(model)
+    if apart is None:
         return {}
-    width = torch.from_numpy(task.space.width)
-    weight = torch.nan_to_num(width / lengths, nan=0.0)
     shares: dict[str, float] = {}
-    for column, value in zip(task.space.columns, (weight / weight.sum().clamp_min(1e-300)).tolist(), strict=True):
+    for column, value in zip(task.space.columns, (apart / apart.sum().clamp_min(1e-300)).tolist(), strict=True):
         shares[column.name] = shares.get(column.name, 0.0) + value
     return shares

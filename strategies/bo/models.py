@@ -28,6 +28,7 @@ _MOST_LOOKED_AT = 300  # points of the least posterior mean among which those ar
 _MOST_BASELINE = 64  # points that may be the best, over which an improvement is measured
 _WORLDS = 1024  # joint posterior samples by which they are found
 _WORLDS_OF_FRONTS = 128  # with several objectives, where many points may be on the front of a world
+_HELD = 200  # outcomes from which on hyperparameters may be held as they are, so that those of another scale are no beginning
 _CONVINCING = 3.0  # logarithm of how much more probable outcomes must be on another scale than their own for it to be taken
 _EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covariance has more rows
 
@@ -314,11 +315,13 @@ def fit_part(
     if len(part.x) < FEWEST or part.gradients is not None:  # derivatives show a narrow valley on any scale
         levels = (math.inf,)
     best: tuple[float, float, Any, TrainingData, Stretch] | None = None
+    near: Tensor | None = None
     for level in levels:
         stretch = Stretch.of(plain.y[:, 0], level, centre)
         data = stretch.data(plain)
         own = name if stretch.even else f"{name} stretched"  # under which hyperparameters are remembered
-        model = surrogate.fit(data, task, memory.get(own))
+        model = surrogate.fit(data, task, memory.get(own, near))
+        near = surrogate.memory(model) if len(part.x) < _HELD else None  # from which the next scale's fit begins
         evidence = surrogate.evidence(model) if len(levels) > 1 else 0.0
         score = math.inf if evidence is None else evidence + stretch.log_jacobian(plain) - (0.0 if stretch.even else _CONVINCING)
         if best is None or score > best[0]:

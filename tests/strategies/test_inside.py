@@ -49,6 +49,7 @@ def test_importance_is_high_where_the_objective_moves() -> None:
     found = told(24, deterministic=True).diagnosis
     assert found is not None
     assert found.importance["x"] > 3 * found.importance["idle"]
+    assert found.importance["kind"] > found.importance["on"]
     assert abs(sum(found.importance.values()) - 1) < 1e-9
     assert len(found.timings) == 16
     assert found.timings[-1].points == 23
