@@ -301,7 +301,7 @@ class PressureVessel(Problem):
 
     variant: Variant = "fixed"  # "repo": lengths in [0, 190]
 
-    constraints = ("shell", "head", "volume", "length")
+    constraints = ("least_shell", "least_head", "least_volume", "most_length")
 
     def __post_init__(self) -> None:
         _known(self.variant)
@@ -392,7 +392,7 @@ class SpeedReducer(Problem):
         """Names of the constraints, eleven or, in the variant, nine."""
         teeth = ("bending", "contact")
         shafts = ("deflection1", "deflection2", "stress1", "stress2")
-        sizes = ("module", "width_low", "width_high")
+        sizes = ("pinion", "width_low", "width_high")
         return (*teeth, *shafts, *sizes) if self.variant == "repo" else (*teeth, *shafts, *sizes, "shaft1", "shaft2")
 
     @cached_property
@@ -451,7 +451,7 @@ class HeatExchanger(Problem):
 
     variant: Variant = "fixed"  # "repo": 125 in place of the last 1250 of the second balance, and areas up to 10900
 
-    constraints = ("temperature1", "temperature2", "temperature3", "heat1", "heat2", "heat3")
+    constraints = ("limit1", "limit2", "limit3", "heat1", "heat2", "heat3")
 
     def __post_init__(self) -> None:
         _known(self.variant)

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt import registry
+from zoopt import Study, registry
 from zoopt.errors import ConfigError, SpaceError
 from zoopt.feedback import Evaluation
 from zoopt.problem import Problem
@@ -64,6 +64,16 @@ def test_leading_dimensions_and_devices(name: str) -> None:
     for out, shape_only in zip(flat, parts(problem(x.to("meta").expand(5, 12, -1))), strict=True):
         assert shape_only.device.type == "meta"
         assert shape_only.shape == (5, *out.shape)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_study_takes_it_as_it_is(name: str) -> None:
+    """Its constraints under the names it gives them, which are no parameters'."""
+    problem = registry.load(name, "problems")()
+    objectives = {objective: "minimize" for objective in getattr(problem, "objectives", None) or ("value",)}
+    study = Study(problem.space, "random", objectives=objectives, constraints=list(problem.constraints), seed=0)
+    study.run(problem, evaluations=3)
+    assert study.evaluations == 3
 
 
 @pytest.mark.parametrize("name", NAMES)
