@@ -70,7 +70,7 @@ def test_leading_dimensions_and_devices(name: str) -> None:
 def test_a_study_takes_it_as_it_is(name: str) -> None:
     """Its constraints under the names it gives them, which are no parameters'."""
     problem = registry.load(name, "problems")()
-    objectives = {objective: "minimize" for objective in getattr(problem, "objectives", None) or ("value",)}
+    objectives = dict.fromkeys(getattr(problem, "objectives", None) or ("value",), "minimize")
     study = Study(problem.space, "random", objectives=objectives, constraints=list(problem.constraints), seed=0)
     study.run(problem, evaluations=3)
     assert study.evaluations == 3
