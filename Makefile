@@ -14,7 +14,7 @@ WHEEL_PYTHON := $(CURDIR)/$(WHEEL)/bin/python
 # cwd is never the checkout here: its zoopt/ would hide the installed one
 PYTEST := cd $(WHEEL)/run && ZOOPT_TEST_INSTALLED=1 $(WHEEL_PYTHON) -m pytest -c $(CURDIR)/pyproject.toml --rootdir $(CURDIR) $(abspath $(TESTS))
 SOURCES := $(shell find zoopt strategies surrogates problems -not -path '*/__pycache__*')  # folders too: a deleted file counts
-CHECKED := zoopt strategies surrogates problems tests examples benchmarks docs/hooks.py docs/pictures.py tools
+CHECKED := zoopt strategies surrogates problems tests examples benchmarks docs/hooks.py docs/pictures.py docs/pictures_bo.py tools
 
 .PHONY: help demo test check lint format types imports pytest slow docs bench bench-peers dev system clean
 .NOTPARALLEL:
