@@ -46,6 +46,14 @@ def test_they_go_through_a_configuration():
     assert [column.role for column in again.columns] == ["", "fidelity", "fidelity", "environment", "environment"]
 
 
+def test_keys_of_a_file_are_texts():
+    wet = Environment(Bool(), weights={"true": 1, "false": 3})
+    assert wet.weights == (0.75, 0.25)
+    assert Environment(Integer(1, 3), weights={"1": 1, "3": 1}).weights == (0.5, 0, 0.5)
+    exact = Fidelity(Bool(), target=True, cost={"false": 1, "true": 3})
+    assert exact.cost == {False: 1.0, True: 3.0}
+
+
 def test_the_environment_follows_its_law():
     space = Space(
         {

@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import ndtr, ndtri
 
 from zoopt.errors import SpaceError
-from zoopt.variables import TYPES, Beyond, Floats, _Indexed, plain
+from zoopt.variables import TYPES, Beyond, Floats, Variable, _Indexed, plain
 
 _MOST_LISTED = 1000  # values that may have a weight each
 
@@ -60,7 +60,7 @@ class Fidelity(Beyond):
             raise SpaceError(f"cost is a table of numbers by value; got {given!r}.")
         costs: dict[float, tuple[Any, float]] = {}
         for key, cost in given.items():
-            value = self._spelled(key)
+            value = _spelled(self.variable, key)
             z = float(self.read("a value in cost", [value])[0, 0])
             if isinstance(cost, bool) or not isinstance(cost, int | float | np.number) or not 0 < float(cost) < math.inf:
                 raise SpaceError(f"the cost of {key!r} must be a number above 0; got {cost!r}.")
@@ -72,17 +72,6 @@ class Fidelity(Beyond):
         elif min(costs) > self.coding().low or max(costs) < self.coding().high:
             raise SpaceError(f"cost must name the lowest and the highest value, {self.coding().low:g} and {self.coding().high:g}.")
         return {value: cost for _, (value, cost) in sorted(costs.items())}
-
-    def _spelled(self, key: Any) -> Any:
-        """The value that a key means."""
-        if not isinstance(key, str):
-            return key
-        if isinstance(self.variable, _Indexed):
-            return next((choice for choice in self.variable.choices if str(choice) == key or plain(choice) == key.lower()), key)
-        try:
-            return float(key)
-        except ValueError:
-            return key
 
     @property
     def optional(self) -> bool:
@@ -153,10 +142,11 @@ class Environment(Beyond):
         low = self.coding().low
         values = [self.decode_row([low + i]) for i in range(count)]
         if isinstance(given, Mapping):
-            unknown = [key for key in given if key not in values and str(key) not in map(str, values)]
+            by_value = {_spelled(self.variable, key): weight for key, weight in given.items()}
+            unknown = [key for key in by_value if key not in values]
             if unknown:
                 raise SpaceError(f"weights name {unknown[0]!r}, which is no value; it must be {self.expected()}.")
-            given = [given.get(value, given.get(str(value), 0.0)) for value in values]
+            given = [by_value.get(value, 0.0) for value in values]
         if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != count:
             raise SpaceError(f"weights must be {count} numbers, one for each value; got {given!r}.")
         if not all(isinstance(w, int | float) and 0 <= w < math.inf for w in given) or not sum(given) > 0:
@@ -195,6 +185,18 @@ class Environment(Beyond):
             if getattr(self, name) is not None:
                 config[name] = plain(getattr(self, name))
         return config
+
+
+def _spelled(variable: Variable, key: Any) -> Any:
+    """The value that a key of a table means: in a file it is a text."""
+    if not isinstance(key, str):
+        return key
+    if isinstance(variable, _Indexed):
+        return next((choice for choice in variable.choices if str(choice) == key or str(choice).lower() == key), key)
+    try:
+        return float(key)
+    except ValueError:
+        return key
 
 
 TYPES |= {cls.type_name: cls for cls in (Fidelity, Environment)}

@@ -72,6 +72,9 @@ def test_an_evaluation_of_one_point_brings_everything() -> None:
     outcome = Outcome.of(given).resolve(["loss"], ["heat"])
     assert (outcome.values, outcome.constraints, outcome.noise, outcome.metrics) == ([0.5], [-1.0], [0.1], {"n": 1.0})
     assert (outcome.gradients, outcome.reached) == ([1.0, 2.0], [3.0, 4.0])
+    some = Outcome.of(Evaluation(0.5, gradients=[1.0, None])).resolve(["loss"], [])
+    assert some.error is None
+    np.testing.assert_array_equal(some.gradients, [1.0, np.nan])  # a derivative that is not known
 
 
 @pytest.mark.parametrize(
@@ -93,6 +96,7 @@ def test_an_evaluation_of_one_point_brings_everything() -> None:
         ({"value": 1, "metrics": 3}, "metrics"),
         (Evaluation(None), "None"),
         (torch.tensor(1 + 2j), "(1+2j)"),
+        (Evaluation(1.0, gradients=[None, float("nan")]), "gradients that are not all finite"),
         (Evaluation(1.0, gradients=[1.0, float("nan")]), "gradients that are not all finite"),
         (Evaluation(1.0, gradients=np.array([[1.0, -np.inf]])), "gradients that are not all finite"),
         (Evaluation(1.0, gradients=torch.tensor([1 + 2j])), "(1+2j)"),

@@ -286,15 +286,15 @@ def _nested(value: Any) -> Any:
 
 
 def _gradients(value: Any) -> Any:
-    nested = _nested(value)
-    flat = [nested]
-    while flat:
-        part = flat.pop()
-        if isinstance(part, list):
-            flat += part
-        elif not math.isfinite(part):
-            raise NotAResult("gave gradients that are not all finite")
-    return nested
+    """Nested lists of finite numbers, and of NaN where None (in JSON null) says that a derivative is not known."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
+    if isinstance(value, list | tuple):
+        return [math.nan if part is None else _gradients(part) for part in value]
+    number = _number(value)
+    if not math.isfinite(number):
+        raise NotAResult("gave gradients that are not all finite")
+    return number
 
 
 def _reached(value: Any) -> Any:
