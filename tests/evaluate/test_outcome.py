@@ -74,7 +74,7 @@ def test_an_evaluation_of_one_point_brings_everything() -> None:
     assert (outcome.gradients, outcome.reached) == ([1.0, 2.0], [3.0, 4.0])
     some = Outcome.of(Evaluation(0.5, gradients=[1.0, None])).resolve(["loss"], [])
     assert some.error is None
-    np.testing.assert_array_equal(some.gradients, [1.0, np.nan])  # a derivative that is not known
+    assert some.gradients == [1.0, None]  # a derivative that is not known
 
 
 @pytest.mark.parametrize(

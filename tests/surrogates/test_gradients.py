@@ -1,11 +1,13 @@
 """A Gaussian process of values and derivatives."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from zoopt import Choice, Real, Space, Study, Task
+from zoopt import Choice, Command, Real, Space, Study, Task
 from zoopt.errors import FeedbackError
 from zoopt.surrogates.base import TrainingData
 from zoopt.surrogates.gp import GP
@@ -100,6 +102,15 @@ def test_more_values_are_taken_in() -> None:
     grown = model.condition_on_observations(more, added)
     np.testing.assert_allclose(grown.posterior(more.unsqueeze(1)).mean.reshape(-1), added[:, 0], atol=1e-3)
     assert bool((grown.posterior(at.unsqueeze(1)).variance <= model.posterior(at.unsqueeze(1)).variance + 1e-9).all())
+
+
+def test_a_command_may_leave_some_out(tmp_path) -> None:
+    (tmp_path / "work.py").write_text("import json; print(json.dumps({'value': 1.0, 'gradients': [2.0, None]}))")
+    study = Study(SQUARE, "random", seed=0)
+    study.run(Command([sys.executable, "work.py", "{x}", "{y}"], cwd=tmp_path), evaluations=2)
+    assert study.evaluations == 2
+    assert study.failures == 0
+    np.testing.assert_array_equal(study._ledger.gradients[0], [[2.0, np.nan]])
 
 
 def rosenbrock(x: float, y: float) -> tuple[float, list[float]]:

@@ -286,11 +286,11 @@ def _nested(value: Any) -> Any:
 
 
 def _gradients(value: Any) -> Any:
-    """Nested lists of finite numbers, and of NaN where None (in JSON null) says that a derivative is not known."""
+    """Nested lists of finite numbers, and of None (in JSON null) for derivatives that are not known."""
     if hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        return [math.nan if part is None else _gradients(part) for part in value]
+        return [None if part is None else _gradients(part) for part in value]
     number = _number(value)
     if not math.isfinite(number):
         raise NotAResult("gave gradients that are not all finite")
