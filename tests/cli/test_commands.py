@@ -254,6 +254,43 @@ def test_show_lists_the_best_trials_in_order(folder: Path) -> None:
     assert [line.split()[0] for line in out.splitlines() if line.strip()[:1].isdigit()] == [str(t["id"]) for t in shown["top"]]
 
 
+BEYOND = """
+[study]
+strategy = "bo"
+seed = 1
+deterministic = true
+[stop]
+evaluations = 9
+[objective]
+command = "sh -c 'echo $(( ({n} - 20) * ({n} - 20) + 9 - {size} + {w} ))'"
+[space]
+n = { type = "integer", low = 0, high = 40 }
+size = { type = "fidelity", variable = { type = "integer", low = 1, high = 9 } }
+"""
+
+
+def test_what_is_best_at_the_target_and_what_is_recommended(folder: Path) -> None:
+    (folder / "sized.toml").write_text(BEYOND.replace(" + {w}", ""))
+    code, out, _ = call("run", "sized.toml")
+    assert code == 0
+    assert "recommended after 9 evaluations" in out
+    assert "size   9" in out
+    code, out, _ = call("show", "sized.toml")
+    assert "at the target of size" in out
+    assert "cost" in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
+    assert {row[-1] for row in rows} == {"9"}
+
+
+def test_over_an_environment_it_is_what_is_recommended(folder: Path) -> None:
+    (folder / "windy.toml").write_text(BEYOND.replace("fidelity", "environment").replace("size", "wind").replace(" + {w}", ""))
+    code, out, _ = call("run", "windy.toml")
+    assert code == 0
+    assert "recommended after 9 evaluations" in out
+    assert "wind" not in out.split("recommended")[1]
+    assert "each in one wind" in call("show", "windy.toml")[1]
+
+
 def test_show_of_a_journal_of_several_studies_asks_which(folder: Path) -> None:
     for name in ("first", "second"):
         assert call("run", "study.toml", "-q", "--set", f"study.name={name}")[0] == 0

@@ -186,6 +186,9 @@ def best_table(study: Study, trials: Sequence[Trial], most: int = 50) -> Group:
         more = f", the first {most}" if len(trials) > most else ""
         return trial_table(study, trials[:most], f"Pareto front: {len(trials)} of {study.evaluations} trials{more}")
     best = trials[0]
-    lines = [*best.values.items(), *best.constraints.items(), *best.metrics.items(), *best.params.items()]
+    params = {name: value for name, value in best.params.items() if name not in study.space.environment}
+    lines = [*best.values.items(), *best.constraints.items(), *best.metrics.items(), *params.items()]
+    if best.id < 0:
+        return table(["", ""], lines, f"recommended after {study.evaluations} evaluations")
     infeasible = ", which breaks a constraint" if any(c > 0 for c in best.constraints.values()) else ""
     return table(["", ""], lines, f"best trial: {best.id} of {study.evaluations}{infeasible}")

@@ -142,6 +142,9 @@ def _finish(study: Study, config: StudyConfig, ended: Reason | None, json: bool,
         say(f"stopped: {status.detail}{_left(study)}.")
     if trials:
         out().print(best_table(study, trials))
+    pick = study.recommended if study.space.fidelities and len(study.task.objectives) == 1 else None
+    if pick is not None and pick.id < 0:  # where little was evaluated at the target, the best of that is not the answer
+        out().print(best_table(study, [pick]))
 
 
 def _left(study: Study) -> str:

@@ -102,16 +102,24 @@ def _show(journal: Journal, name: str, address: str, top: int, json: bool) -> No
         ("objectives", ", ".join(f"{way} {objective}" for objective, way in study.directions.items())),
         ("evaluations", f"{study.evaluations} ({', '.join(parts)})" if parts else "0"),
     ]
+    if study.space.fidelities:
+        lines.append(("cost", number(study.cost)))
     if driver is not None:
         since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(driver.since))
         lines.append(("running", f"process {driver.pid} on {driver.host} since {since}"))
     console.print(table(["", ""], lines, f"study {name} in {address}"))
     if not ranked:
-        console.print("No trial is complete yet.")
+        at = f" at the target of {' and '.join(study.space.fidelities)}" if study.space.fidelities else ""
+        console.print(f"No trial{at} is complete yet.")
     elif several:
         console.print(best_table(study, best_trials(study), top))
     else:
-        console.print(trial_table(study, ranked, f"best {len(ranked)} of {status.complete} complete trials"))
+        title = f"best {len(ranked)} of {status.complete} complete trials"
+        if study.space.fidelities:
+            title += f", at the target of {' and '.join(study.space.fidelities)}"
+        if study.space.environment:
+            title += f", each in one {' and '.join(study.space.environment)}"
+        console.print(trial_table(study, ranked, title))
     _last_failure(study)
 
 
@@ -129,6 +137,10 @@ def _ranked(study: Study, top: int) -> list[Any]:
         return study.front[:top]
     history = study.history()
     complete = np.nonzero(history["state"] == "complete")[0]
+    if study.space.fidelities and len(complete):
+        trials = [study.trial(int(i)) for i in complete]
+        x = study.space.encode_params([trial.reached for trial in trials])
+        complete = complete[study.space.at_target(x)]
     values = _column(history, next(iter(study.directions)), study) * study.signs[0]
     broken = np.zeros(len(values))
     for constraint in study.task.constraints:
