@@ -28,7 +28,7 @@ _MOST_LOOKED_AT = 300  # points of the least posterior mean among which those ar
 _MOST_BASELINE = 64  # points that may be the best, over which an improvement is measured
 _WORLDS = 1024  # joint posterior samples by which they are found
 _WORLDS_OF_FRONTS = 128  # with several objectives, where many points may be on the front of a world
-_HELD = 200  # outcomes from which on hyperparameters may be held as they are, so that those of another scale are no beginning
+_JUDGED_BY = 60  # outcomes by which a scale is chosen
 _CONVINCING = 3.0  # logarithm of how much more probable outcomes must be on another scale than their own for it to be taken
 _EXACT = 800  # GPyTorch draws random numbers, and approximates, where a covariance has more rows
 
@@ -92,8 +92,7 @@ class Fitted:
         self.scales: list[float] = []
 
         def fit(name: str, part: TrainingData, centre: float | None = None) -> Part:
-            levels = None if stretch else (math.inf,)
-            fitted = fit_part(surrogate, part, task, memory, name, levels, centre)
+            fitted = fit_part(surrogate, part, task, memory, name, stretch, centre)
             self.memory.update(fitted.memory)
             return fitted
 
@@ -294,10 +293,10 @@ def fit_part(
     task: Task,
     memory: Mapping[str, Tensor],
     name: str,
-    levels: tuple[float, ...] | None = None,
+    stretch: bool = False,
     centre: float | None = None,
 ) -> Part:
-    """Fit one outcome, on the scale that makes it the most probable.
+    """Fit one outcome, on its own scale or the one that makes it the most probable.
 
     Args:
         surrogate: The recipe.
@@ -305,36 +304,48 @@ def fit_part(
         task: The task.
         memory: What earlier fits left, by name.
         name: Of the outcome.
-        levels: Scales to try, see ``Stretch``; None: the one of an earlier fit, or all of them.
+        stretch: Whether another scale than its own may be taken, that of an earlier fit where one is remembered; see ``Stretch``.
         centre: Of the scales; None: the best outcome.
     """
     plain, unit = scaled_to_unit(part)
-    remembered = memory.get(f"stretch of {name}")
-    if levels is None:
-        levels = LEVELS if remembered is None else (float(remembered),)
-    if len(part.x) < FEWEST or part.gradients is not None:  # derivatives show a narrow valley on any scale
-        levels = (math.inf,)
-    best: tuple[float, float, Any, TrainingData, Stretch] | None = None
-    near: Tensor | None = None
-    for level in levels:
-        stretch = Stretch.of(plain.y[:, 0], level, centre)
-        data = stretch.data(plain)
-        own = name if stretch.even else f"{name} stretched"  # under which hyperparameters are remembered
-        model = surrogate.fit(data, task, memory.get(own, near))
-        near = surrogate.memory(model) if len(part.x) < _HELD else None  # from which the next scale's fit begins
-        evidence = surrogate.evidence(model) if len(levels) > 1 else 0.0
-        score = math.inf if evidence is None else evidence + stretch.log_jacobian(plain) - (0.0 if stretch.even else _CONVINCING)
-        if best is None or score > best[0]:
-            best = (score, level, model, data, stretch)
-        if evidence is None or stretch.even is not math.isinf(level):
-            break  # there is nothing to choose by, or no other scale
-    assert best is not None
-    _, level, model, data, stretch = best
-    kept = {f"stretch of {name}": torch.tensor(level, dtype=_F64)} if len(levels) > 1 else {}
+    level = math.inf
+    kept: dict[str, Tensor] = {}
+    # Derivatives show a narrow valley on any scale.
+    if stretch and len(part.x) >= FEWEST and part.gradients is None:
+        remembered = memory.get(f"stretch of {name}")
+        level = _best_level(surrogate, plain, task, centre) if remembered is None else float(remembered)
+        kept[f"stretch of {name}"] = torch.tensor(level, dtype=_F64)
+    scale = Stretch.of(plain.y[:, 0], level, centre)
+    own = name if scale.even else f"{name} stretched"  # under which hyperparameters are remembered
+    data = scale.data(plain)
+    model = surrogate.fit(data, task, memory.get(own))
     found = surrogate.memory(model)
-    if found is not None:
-        kept[name if stretch.even else f"{name} stretched"] = found
-    return Part(model, data.y[:, 0], unit, stretch, kept)
+    return Part(model, data.y[:, 0], unit, scale, kept if found is None else {own: found, **kept})
+
+
+def _best_level(surrogate: Surrogate, plain: TrainingData, task: Task, centre: float | None) -> float:
+    """The level of the scale on which outcomes are the most probable, as far as some of them say: the best ones and others evenly."""
+    y = plain.y[:, 0]
+    if len(y) > _JUDGED_BY:
+        order = torch.argsort(y, stable=True)
+        best, others = order[: _JUDGED_BY // 3], order[_JUDGED_BY // 3 :].sort().values
+        even = torch.linspace(0, len(others) - 1, _JUDGED_BY - len(best)).round().long()
+        rows = torch.cat([best, others[even]]).sort().values
+        plain = TrainingData(plain.x[rows], plain.y[rows], None if plain.noise is None else plain.noise[rows])
+    best_score, chosen, start = -math.inf, math.inf, None
+    for level in LEVELS:
+        scale = Stretch.of(plain.y[:, 0], level, centre)
+        if scale.even and not math.isinf(level):
+            break  # outcomes all alike have no other scale
+        model = surrogate.fit(scale.data(plain), task, start)
+        start = surrogate.memory(model)
+        evidence = surrogate.evidence(model)
+        if evidence is None:
+            break  # there is nothing to choose by
+        score = evidence + scale.log_jacobian(plain) - (0.0 if scale.even else _CONVINCING)
+        if score > best_score:
+            best_score, chosen = score, level
+    return chosen
 
 
 def root_of(covariance: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from zoopt.strategy import Capabilities, Example, Request, Strategy, Task, live
 from zoopt.surrogates.base import Surrogate, TrainingData, make_surrogate
 
 _COLD = 5  # every so many fits the hyperparameters are searched from the prior's mode again
+_RENEWED = 20  # every so many fits the scale of the outcomes is chosen anew
 _MANY = 200  # points from which on that is needed no more, and takes long
 
 
@@ -204,7 +205,7 @@ class BO(Strategy[BOState]):
         with few_threads(int(state.ok.sum())):
             means, sds = [], []
             for k, data in enumerate(self._data(task, state).objectives.columns):
-                part = fit_part(self._surrogate, data, task, state.hyperparameters, f"objective {k}", (math.inf,))
+                part = fit_part(self._surrogate, data, task, state.hyperparameters, f"objective {k}")
                 with torch.no_grad():
                     posterior: Any = part.model.posterior(host(x).unsqueeze(-2))  # of a model that may follow gradients
                     means.append(part.unit * posterior.mean.squeeze(-2))
@@ -315,7 +316,12 @@ class BO(Strategy[BOState]):
             began = time.perf_counter()
             data = self._data(task, state)
             cold = state.fits % _COLD == 0 and len(data.objectives.x) < _MANY
-            memory = {} if cold else state.hyperparameters
+            renewed = state.fits % _RENEWED == 1
+            memory = {
+                name: kept
+                for name, kept in state.hyperparameters.items()
+                if not (renewed if name.startswith("stretch") else cold)  # scales stay where hyperparameters are searched anew
+            }
             # Every other proposal: a scale that is right near the best may be wrong between valleys, and the other way round.
             stretch = self.stretch and goal is None and state.fits % 2 == 1 and self._acquisition.any_scale and len(task.objectives) == 1
             fitted = Fitted(self._surrogate, task, data, memory, search, random, goal, stretch)

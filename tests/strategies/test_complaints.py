@@ -6,8 +6,6 @@ Cholesky failures, awkward values, repeated and duplicated points, failures, pen
 
 from __future__ import annotations
 
-import gc
-import os
 import signal
 import subprocess
 import sys
@@ -34,24 +32,28 @@ def test_lengthscales_do_not_degenerate_on_noise() -> None:
         assert float(lengths.min()) > 0.02
 
 
-def resident() -> float:
-    """MB of memory in use."""
-    pages = int(Path("/proc/self/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+_GROWTH = """
+import gc, os
+import torch
+from pathlib import Path
+from zoopt import Real, Space, Study
+from zoopt.strategies import BO
+torch.set_num_threads(1)
+study = Study(Space({f"x{j}": Real(0, 1) for j in range(10)}), BO(initial=10, raw_samples=32, restarts=1), seed=0, deterministic=True)
+resident = []
+for i in range(300):
+    trial = study.ask()
+    study.tell(trial, sum((x - 0.3) ** 2 for x in trial.params.values()))
+    if i in (20, 299):
+        gc.collect()
+        resident.append(int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+print(resident[1] - resident[0])
+"""
 
 
 def test_memory_stays_where_it_is_over_300_proposals() -> None:
-    space = Space({f"x{j}": Real(0, 1) for j in range(10)})
-    study = Study(space, BO(initial=10, raw_samples=32, restarts=1), seed=0, deterministic=True)
-    before = 0.0
-    for i in range(300):
-        trial = study.ask()
-        study.tell(trial, float(((np.array(list(trial.params.values())) - 0.3) ** 2).sum()))
-        if i == 20:
-            gc.collect()
-            before = resident()
-    gc.collect()
-    assert resident() - before < 60
+    done = subprocess.run([sys.executable, "-c", _GROWTH], capture_output=True, text=True, check=True)
+    assert float(done.stdout) < 60  # MB; covariances of 300 points and their like
 
 
 def test_one_fit_answers_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,13 +94,13 @@ def test_a_failed_point_is_modelled_and_nothing_stays_running() -> None:
         if trial.params["x"] > 0.6:
             study.tell(trial, float("nan") if i % 2 else None)
         else:
-            study.tell(trial, -trial.params["x"])
+            study.tell(trial, trial.params["y"])
     assert not study.pending
     assert study.failures > 0
     later = [study.ask() for _ in range(3)]
-    assert np.median([t.params["x"] for t in later]) < 0.75  # few walk into what fails
+    assert np.median([t.params["x"] for t in later]) < 0.65  # few walk into what fails
     assert study.best is not None
-    assert study.best.params["x"] > 0.5
+    assert study.best.params["y"] < 0.2
 
 
 def test_a_late_result_counts() -> None:
