@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
 from botorch.models.model import Model
+from botorch.models.transforms.outcome import Standardize
 from botorch.posteriors import GPyTorchPosterior
+from gpytorch.constraints import GreaterThan
 from gpytorch.distributions import MultivariateNormal
+from gpytorch.likelihoods import GaussianLikelihood
 from linear_operator import to_linear_operator
 from linear_operator.utils.cholesky import psd_safe_cholesky
 from torch import Tensor
@@ -160,9 +162,14 @@ class GradientGP(Model):
         root, mean = density.factor(self.at)
         self.root, self.mean = root.detach(), mean.detach()
         self.weights = torch.cholesky_solve((density.observed - self.mean * density.ones).unsqueeze(-1), self.root)
-        noise = self.at.noise[:1] if density.own is None else density.own
-        self.likelihood = SimpleNamespace(noise=noise)
-        self.outcome_transform = SimpleNamespace(means=standard[0], stdvs=standard[1])
+        noise = self.at.noise[0] if density.own is None else density.own.mean()
+        self.likelihood = GaussianLikelihood(noise_constraint=GreaterThan(0.1 * _QUIETEST))
+        self.likelihood.noise = noise
+        self.likelihood.requires_grad_(False)
+        standardise = Standardize(m=1)  # as one that was fitted, so that this is a model like others
+        standardise.means, standardise.stdvs = standard[0].view(1, 1), standard[1].view(1, 1)
+        standardise._stdvs_sq, standardise._is_trained = standardise.stdvs.square(), torch.tensor(True)
+        self.outcome_transform = standardise.eval()
 
     @property
     def num_outputs(self) -> int:

@@ -147,6 +147,7 @@ class HeteroscedasticGP(GP):
         ):
             return super().fit(data, task, start)
         models = []
+        data = Data(data.x, data.y, data.noise)  # what noise derivatives have is not known
         plain = GP(self.noise_floor, self.fixed_noise, self.iterations, self.largest, self.inducing)
         for k, part in enumerate(data.columns):
             model: Any = plain.fit(part, task, None if start is None else start[k : k + 1])

@@ -46,6 +46,12 @@ def test_they_go_through_a_configuration():
     assert [column.role for column in again.columns] == ["", "fidelity", "fidelity", "environment", "environment"]
 
 
+def test_weights_stay_what_they_are_when_read_again():
+    for seed in range(50):
+        law = Environment(Integer(1, 7), weights=np.random.default_rng(seed).integers(1, 99, 7))
+        assert Environment(Integer(1, 7), weights=law.to_config()["weights"]) == law
+
+
 def test_keys_of_a_file_are_texts():
     wet = Environment(Bool(), weights={"true": 1, "false": 3})
     assert wet.weights == (0.75, 0.25)
@@ -183,6 +189,8 @@ def test_a_study_stops_when_it_has_cost_enough():
     study.run(value, parallel=1)
     assert study.evaluations == 5
     assert study.status.reason == "cost"
+    with pytest.raises(ConfigError, match="history='all'"):
+        Study(SPACE, "random", stop=Cost(3), history="values")
     with pytest.raises(ConfigError, match="this one has none"):
         Study({"x": Real(0, 1)}, stop=Cost(3))
 

@@ -147,11 +147,14 @@ class Environment(Beyond):
             if unknown:
                 raise SpaceError(f"weights name {unknown[0]!r}, which is no value; it must be {self.expected()}.")
             given = [by_value.get(value, 0.0) for value in values]
+        given = given.tolist() if isinstance(given, np.ndarray) else given
         if isinstance(given, str) or not isinstance(given, Sequence) or len(given) != count:
             raise SpaceError(f"weights must be {count} numbers, one for each value; got {given!r}.")
         if not all(isinstance(w, int | float) and 0 <= w < math.inf for w in given) or not sum(given) > 0:
             raise SpaceError(f"weights must be numbers of 0 or more, and not all 0; got {given!r}.")
-        return tuple(float(w) / sum(given) for w in given)
+        total = float(sum(given))
+        total = 1.0 if abs(total - 1.0) < 1e-12 else total  # read again, they stay what they are
+        return tuple(float(w) / total for w in given)
 
     def _mass(self) -> tuple[float, float]:
         """Probability below either bound under the normal law without its bounds."""

@@ -45,6 +45,7 @@ __all__ = [
 ]
 
 _REMEMBERED = 16  # regions of the last contexts
+_AT_TARGET = 1e-6  # encoded values this near a fidelity's target are it: strategies may work in single precision
 _MANY = 10_000  # numbers that are many
 _COUNTED = 1_000_000  # combinations of parents up to which a conditional space is counted exactly
 
@@ -529,7 +530,7 @@ class Space:
     def at_target(self, x: Floats) -> Mask:
         """Which encoded points ``(n, d)`` are evaluated as counts, all fidelities at their targets, ``(n,)`` bool."""
         columns = list(self.targets)
-        return np.asarray((np.abs(x[:, columns] - self.start[columns]) < 1e-9).all(-1))
+        return np.asarray((np.abs(x[:, columns] - self.start[columns]) < _AT_TARGET).all(-1))
 
     def cost(self, x: Floats) -> Floats:
         """Cost of an evaluation at encoded points ``(n, d)``: the product of those of the fidelities, 1 without any, ``(n,)``."""

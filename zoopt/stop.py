@@ -47,6 +47,11 @@ class Rule:
     def check(self, task: Task) -> None:
         """Refuse, with a ``ConfigError``, a study that the rule cannot judge, by its task."""
 
+    @property
+    def needs_points(self) -> bool:
+        """Whether it looks at the points of all trials, which a study must then keep."""
+        return False
+
     def from_now(self, study: Study) -> Rule:
         """The rule for a run of the study that begins now; what it counts over the study's whole life stays as it is."""
         return self
@@ -76,6 +81,10 @@ class AnyOf(Rule):
     def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
             rule.check(task)
+
+    @property
+    def needs_points(self) -> bool:  # noqa: D102
+        return any(rule.needs_points for rule in self.rules)
 
     def from_now(self, study: Study) -> Rule:  # noqa: D102
         return replace(self, rules=tuple(rule.from_now(study) for rule in self.rules))
@@ -108,6 +117,10 @@ class AllOf(Rule):
     def check(self, task: Task) -> None:  # noqa: D102
         for rule in self.rules:
             rule.check(task)
+
+    @property
+    def needs_points(self) -> bool:  # noqa: D102
+        return any(rule.needs_points for rule in self.rules)
 
     def from_now(self, study: Study) -> Rule:  # noqa: D102
         return replace(self, rules=tuple(rule.from_now(study) for rule in self.rules))
@@ -216,6 +229,10 @@ class Cost(Rule):
     def __post_init__(self) -> None:
         if read_number("Cost", self.total) <= 0:
             raise ConfigError(f"Cost takes a number > 0; got {self.total!r}.")
+
+    @property
+    def needs_points(self) -> bool:  # noqa: D102
+        return True
 
     def check(self, task: Task) -> None:  # noqa: D102
         if not task.space.fidelities:

@@ -220,6 +220,8 @@ class Study:
         self.strategy.check(self.task)
         self.stop: Rule = any_of(stop)
         self.stop.check(self.task)
+        if self.stop.needs_points and history != "all":
+            raise ConfigError("the stopping rule Cost adds up over the points of all trials, which history='all' keeps.")
         self.callbacks: list[Callback] = read_callbacks(callbacks)
         self.history_mode: HistoryMode = history
         self._lock = threading.RLock()

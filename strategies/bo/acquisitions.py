@@ -39,6 +39,7 @@ class Acquisition:
 
     several: ClassVar[bool | None] = False  # whether it is for several objectives; None: for any number
     any_scale: ClassVar[bool] = False  # whether values may be seen on another scale than their own, if only their order is kept
+    takes_derivatives: ClassVar[bool] = True  # whether it works on a model that knows derivatives
     looks_beyond: ClassVar[bool] = False  # whether it chooses fidelities and environment; else fidelities are held at their targets
 
     def check(self, task: Task) -> None:
@@ -148,7 +149,7 @@ class Weighted(Acquisition):
         limits = believed.limits
 
         def feasible(x: Tensor) -> Tensor:
-            if fitted.goal is not None:
+            if fitted.goal is not None and len(fitted.goal.settings) == 1:  # what fails in some environment fails there alone
                 x = fitted.goal.judged(fitted.goal.plain(x.squeeze(-2)))
             total = x.new_zeros(x.shape[0])
             for limit in limits:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -90,6 +90,8 @@ class PredictiveEntropy(Weighted):
     Hernandez-Lobato, Hoffman, Ghahramani, Predictive entropy search for efficient global optimization of black-box functions, NeurIPS
     2014, as BoTorch computes it; differentiated by differences.
     """
+
+    takes_derivatives: ClassVar[bool] = False
 
     samples: int = 32  # places of the optimum, from joint posterior samples
     spread: int = 256  # points at which they are looked for, beside the best told ones

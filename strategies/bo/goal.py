@@ -23,6 +23,7 @@ _AT_TARGET = 4  # one point of so many of the first design is at the target
 _NODES = 8  # equally likely outcomes of an evaluation
 _WORLDS = 16  # joint samples of what a risk is measured of
 _JUDGED = 64  # the same, where points are judged by what is known
+_ROWS = 4096  # points that are predicted together
 _AT_ONCE = 32  # points of which a risk is looked at together: their samples take memory
 _LEAST = 1e-300  # of what is positive before its logarithm is taken
 
@@ -146,6 +147,12 @@ class Goal:
         alike[..., self.columns] = torch.from_numpy(self.space.start)[self.columns]
         return alike
 
+    def allowed(self, x: Tensor) -> Tensor:
+        """Which points ``(n, d)`` keep the known constraints where they are judged, ``(n,)`` bool."""
+        if not self.space.constraints:
+            return torch.ones(len(x), dtype=torch.bool)
+        return torch.from_numpy(self.space.allowed(self.space.snap_numpy(self.plain(x.detach()).numpy())))
+
     def first(self, sequence: Callable[[int, int], Tensor], number: int, n: int, random: Random) -> Tensor:
         """``n`` points of the first design, of which ``number`` were made, ``(n, d)``: environments by their law, cheap fidelities oftener.
 
@@ -165,7 +172,7 @@ class Goal:
             chance = torch.exp(-costs) if choice else torch.exp(-costs[:-1])
             u = torch.stack([random.child(column, int(i)).uniform(()) for i in numbers])
             level = torch.searchsorted(chance.cumsum(0) / chance.sum(), u).clamp_max(len(chance) - 1)
-            drawn = level.to(x.dtype) if choice else (level + 0.5) / _GRID
+            drawn = level.to(x.dtype) if choice else (level.to(x.dtype) + 0.5) / _GRID
             x[:, column] = torch.where(again, self.targets[column], drawn)
         random_columns = [i for i in self.columns if i not in self.targets]
         if random_columns:
@@ -193,8 +200,8 @@ def judgement(model: Any, x: Tensor, goal: Goal) -> Tensor:
     n, k, d = everywhere.shape
     with torch.no_grad():
         if goal.measure.linear:
-            mean: Tensor = model.posterior(everywhere.reshape(n * k, 1, d)).mean.reshape(n, k)
-            plain: Tensor = goal.measure(mean)
+            parts = [model.posterior(part).mean.reshape(-1) for part in everywhere.reshape(n * k, 1, d).split(_ROWS)]
+            plain: Tensor = goal.measure(torch.cat(parts).reshape(n, k))
             return plain
         found = []
         drawn = Random(0).child("judgement").normal((_JUDGED, k)).mT
@@ -239,7 +246,8 @@ def _of_expectation(
     """In closed form."""
     from zoopt.surrogates.exact_gp import across
 
-    everywhere = goal.judged(goal.plain(places))
+    kept = goal.allowed(places)
+    everywhere = goal.judged(goal.plain(places[kept] if bool(kept.any()) else places))
     g, k, d = everywhere.shape
     with torch.no_grad():
         ahead = model.posterior(everywhere.reshape(g * k, 1, d)).mean.reshape(g, k).mean(-1)
@@ -248,8 +256,12 @@ def _of_expectation(
     def gain(x: Tensor) -> Tensor:
         there, with_own, variance, own = between(x, goal.judged(goal.plain(x)))
         sd = (variance + noise).clamp_min(1e-300).sqrt().unsqueeze(-1)
-        a = torch.cat([own.mean(-1, keepdim=True), ahead.expand(len(x), g)], 1)
-        b = torch.cat([with_own.mean(-1, keepdim=True), there.view(-1, g, k).mean(-1)], 1) / sd
+        height, slope = own.mean(-1), with_own.mean(-1)
+        if goal.space.constraints:  # what may not be at the target is no answer, but tells of others
+            may = goal.allowed(x)
+            height, slope = torch.where(may, height, ahead.max()), torch.where(may, slope, 0.0)
+        a = torch.cat([height.unsqueeze(-1), ahead.expand(len(x), g)], 1)
+        b = torch.cat([slope.unsqueeze(-1), there.view(-1, g, k).mean(-1)], 1) / sd
         return log_gain(-a, b)
 
     return gain

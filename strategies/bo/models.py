@@ -118,6 +118,8 @@ class Fitted:
         if search.fixed or goal is not None:
             x = search.valid(x, random.child("settings")) if search.fixed else x
             x = torch.unique(x if goal is None else goal.plain(x), dim=0)
+            if goal is not None and bool((may := goal.allowed(x)).any()):
+                x = x[may]
             values, violation = self._expected(x)
         self.feasible = bool((violation <= 0).any())
         self.settings, self.values, self.violation = x, values, violation

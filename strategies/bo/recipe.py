@@ -88,6 +88,9 @@ class BO(Strategy[BOState]):
         super().check(task)
         self._acquisition.check(task)
         self._surrogate.check(task)
+        named = [name for constraint in task.space.constraints for name in constraint.names if name in task.space.environment]
+        if named:
+            raise ConfigError(f"a known constraint speaks of {named[0]}, which is random in use: a point cannot keep it.")
         if task.space.environment and task.constraints:
             raise ConfigError("bo does not yet judge constraints over a random environment; put their violation into the objective.")
         if self.finish is not None and (len(task.objectives) > 1 or task.space.beyond):
@@ -237,7 +240,7 @@ class BO(Strategy[BOState]):
 
         random = Random(0).child("diagnosis")
         goal = self._goal(task, Request())
-        search = Search(task.space, {}, state.x[:0], False, random)
+        search = Search(task.space, task.space.targets if goal is None else {}, state.x[:0], False, random)
         with few_threads(told):
             fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random, goal)
             promise = self._acquisition.function(fitted, None)
@@ -288,7 +291,7 @@ class BO(Strategy[BOState]):
             rows = torch.cat([earlier[best.sort().values], latest])
         values = torch.stack([winsorised(column) for column in state.values[rows].T], -1)
         slopes = None
-        if state.gradients.shape[1]:
+        if state.gradients.shape[1] and self._acquisition.takes_derivatives and not task.space.environment:
             kept = values == state.values[rows]  # the derivatives of a value that was brought down are none of what is fitted
             slopes = state.gradients[rows].view(len(rows), values.shape[1], -1)
             slopes = torch.where(kept.unsqueeze(-1), slopes, torch.nan)
@@ -325,6 +328,7 @@ class BO(Strategy[BOState]):
             # Every other proposal: a scale that is right near the best may be wrong between valleys, and the other way round.
             stretch = self.stretch and goal is None and state.fits % 2 == 1 and self._acquisition.any_scale and len(task.objectives) == 1
             fitted = Fitted(self._surrogate, task, data, memory, search, random, goal, stretch)
+            whole = search
             if goal is not None and goal.targets and fitted.seeks_feasibility:
                 search = search.holding(goal.targets)  # that a point is feasible counts at the target only
             known = time.perf_counter()
@@ -334,6 +338,9 @@ class BO(Strategy[BOState]):
                 child = random.child("search", len(points))
                 function = acquisition.function(fitted, fitted.awaited)
                 point = search.maximise(function, fitted.incumbents, self.raw_samples, self.restarts, child)
+                if point is None and search is not whole:
+                    search = whole  # nothing is left at the target
+                    continue
                 if point is None:
                     break
                 search.take(point)

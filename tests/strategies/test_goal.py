@@ -261,3 +261,56 @@ def test_the_acquisition_is_finite_everywhere_and_has_gradients() -> None:
         numeric = (function((x + step).unsqueeze(-2)) - function((x - step).unsqueeze(-2))).detach() / 2e-6
         close = torch.isclose(slope[:, j], numeric, rtol=1e-3, atol=1e-3)
         assert close.float().mean() > 0.9  # but for where a line enters or leaves the envelope
+
+
+def test_failures_in_some_environments_are_learned_from(recwarn: pytest.WarningsRecorder) -> None:
+    study = Study({"x": Real(0, 1), "e": Environment(Real(0, 1))}, BO(scenarios=8), seed=1)
+    for i in range(9):
+        trial = study.ask()
+        study.tell(trial, float("nan") if i % 4 == 1 else (trial.params["x"] - 0.3) ** 2 + trial.params["e"] * trial.params["x"])
+    assert study.info["model"] == "GP"
+    assert not [warning for warning in recwarn if "Sobol" in str(warning.message)]
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("target", [0.7, 0.3])
+def test_a_target_inside_the_range_is_met_exactly(target: float, dtype: torch.dtype) -> None:
+    study = Study({"x": Real(0, 1), "f": Fidelity(Real(0.1, 1), target=target)}, "bo", seed=3, dtype=dtype)
+    for _ in range(8):
+        trial = study.ask()
+        study.tell(trial, (trial.params["x"] - 0.3) ** 2 + 0.1 * trial.params["f"])
+    assert study.best is not None
+    assert study.best.params["f"] == pytest.approx(target, abs=1e-5)
+
+
+def test_all_points_of_a_finite_space_are_asked_while_nothing_is_feasible() -> None:
+    study = Study({"x": Integer(0, 3), "f": Fidelity(Integer(1, 3))}, "bo", seed=1, deterministic=True, constraints=["c"])
+    for _ in range(12):
+        trial = study.ask()
+        study.tell(trial, trial.params["x"], constraints=[1.0])
+    assert study.evaluations == 12
+
+
+def test_what_is_not_allowed_at_the_target_is_no_answer() -> None:
+    space = Space({"x": Real(0, 1), "f": Fidelity(Real(0.1, 1))}, constraints=["x + f <= 1.5"])
+    study = Study(space, "bo", seed=1, deterministic=True)
+    for _ in range(16):
+        trial = study.ask()
+        study.tell(trial, (trial.params["x"] - 1) ** 2 + 0.05 * trial.params["f"])
+    late = [trial.params["x"] for trial in study.trials(range(8, 16))]
+    assert np.median(late) < 0.7
+    assert study.recommended is not None
+    assert 0.4 < study.recommended.params["x"] <= 0.5
+    with pytest.raises(ConfigError, match="random in use"):
+        Study(Space({"x": Real(0, 1), "e": Environment(Real(0, 1))}, constraints=["x + e <= 1.2"]), "bo")
+
+
+def test_the_look_inside_is_at_the_target() -> None:
+    study = Study({"x": Real(0, 1), "f": Fidelity(Real(0.1, 1))}, BO(acquisition="improvement", initial=3), seed=0)
+    for i in range(6):
+        study.add({"x": i / 6, "f": 0.1}, i / 6 - 10)
+    for _ in range(3):
+        trial = study.ask()
+        study.tell(trial, (trial.params["x"] - 0.3) ** 2)
+    assert study.diagnosis is not None
+    assert {part.name: part.at for part in study.diagnosis.slices}["f"] == 1.0

@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from zoopt import Choice, Command, Real, Space, Study, Task
+from zoopt import Choice, Command, Environment, Real, Space, Study, Task
 from zoopt.errors import FeedbackError
+from zoopt.strategies import BO
 from zoopt.surrogates.base import TrainingData
 from zoopt.surrogates.gp import GP
 from zoopt.surrogates.gradients import GradientGP, Hyperparameters, Points, of_observed, with_observed
@@ -151,3 +152,36 @@ def test_with_choices_logarithms_and_noise(tmp_path) -> None:
     assert again.ask() is not None
     with pytest.raises(FeedbackError, match="or NaN for the variables"):
         again.tell(again.ask(), 1.0, gradients=[[np.inf, 0, 0]])
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_several_objectives_and_constraints_take_them(several: bool) -> None:
+    objectives = {"a": "minimize", "b": "maximize"} if several else None
+    study = Study(SQUARE, BO(initial=3, raw_samples=32), objectives=objectives, seed=1, constraints=[] if several else ["c"])
+    for _ in range(3):
+        for trial in study.ask(2):
+            p = trial.params
+            value, slope = (p["x"] - 0.3) ** 2 + p["y"], [2 * (p["x"] - 0.3), 1.0]
+            if several:
+                study.tell(trial, [value, p["x"]], gradients=[slope, [1.0, 0.0]])
+            else:
+                study.tell(trial, value, gradients=slope, constraints=[0.2 - p["x"]])
+    assert study.evaluations == 6
+
+
+@pytest.mark.parametrize("recipe", [{"acquisition": "predictive-entropy"}, {"surrogate": "heteroscedastic-gp"}, {"surrogate": "saas"}])
+def test_recipes_that_know_no_derivatives_go_on_without(recipe: dict[str, str]) -> None:
+    study = Study(SQUARE, BO(initial=4, raw_samples=32, **recipe), seed=1)
+    for _ in range(7):
+        trial = study.ask()
+        study.tell(trial, trial.params["x"] ** 2, gradients=[[2 * trial.params["x"], 0.0]])
+    assert study.info["model"] != "none yet"
+
+
+def test_over_an_environment_values_alone_count() -> None:
+    study = Study({"x": Real(0, 1), "e": Environment(Real(0, 1))}, BO(scenarios=8, initial=3), seed=1)
+    for _ in range(5):
+        trial = study.ask()
+        p = trial.params
+        study.tell(trial, (p["x"] - 0.3) ** 2 + p["e"] * p["x"], gradients=[[2 * (p["x"] - 0.3) + p["e"], p["x"]]])
+    assert study.recommended is not None
