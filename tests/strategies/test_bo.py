@@ -383,6 +383,7 @@ def test_warnings_and_thread_counts_of_other_threads_are_left_alone() -> None:
 @pytest.mark.parametrize("constraints", [(), ("c",)])
 def test_nothing_is_warned_of(constraints: tuple[str, ...], scale: float) -> None:
     """Neither in small units nor in large ones, with batches, and near the optimum."""
+    import botorch.models  # noqa: F401  (which warns when it is imported, whoever does it)
 
     def objective(z: Tensor) -> Any:
         result = limited(z)
