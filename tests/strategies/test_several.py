@@ -133,6 +133,7 @@ def test_the_front_between_two_bowls_is_found() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 def test_forty_evaluations_are_worth_two_thousand_of_an_evolutionary_search() -> None:
     problem = BraninCurrin()
     assert problem.optimum.reference is not None
