@@ -101,7 +101,7 @@ def report(rows: dict[tuple[str, str, int], Row], names: Sequence[str], seeds: i
         seconds = statistics.median(rows[m, name, seed]["cpu"] for name, seed in product(names, range(seeds)))
         write(f"{m:11} mean rank {statistics.fmean(ranks[m]):.2f}, median {seconds:.1f} CPU s a run, {rows[m, names[0], 0]['versions']}")
     write()
-    for name, best, p in zip(names, against, holm(worse), strict=True):
+    for name, best, p in zip(names if against else [], against, holm(worse), strict=True):
         write(f"{name:16} worse than {best}? p = {p:.3f}")
 
 
