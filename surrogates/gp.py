@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,8 @@ class GP(Surrogate):
     def evidence(self, model: Model) -> float | None:
         """Log posterior of the hyperparameters, up to what does not depend on the outcomes."""
         fitted: Any = model
-        found: float | None = getattr(fitted, "zoopt_evidence", None)
-        return found
+        given: Callable[[], float] | None = getattr(fitted, "zoopt_evidence", None)
+        return None if given is None else given()
 
     def lengthscales(self, model: Model) -> Tensor:
         """Lengthscales in encoded units, ``(d,)``; NaN for unordered choices."""
@@ -126,7 +127,8 @@ class GP(Surrogate):
             theta, fitted = self.hyperparameters(likelihood, theta), len(y)
         model = build(frame, x, y, theta, likelihood, self.noise_floor)
         model.zoopt_fitted = fitted
-        model.zoopt_evidence = -len(y) * (likelihood.negative(theta.numpy())[0] + float(sd.log()))
+        # It costs a factorisation, and is only asked for where scales are compared.
+        model.zoopt_evidence = lambda: -len(y) * (likelihood.negative(theta.numpy())[0] + float(sd.log()))
         return model
 
     def _with_slopes(self, x: Tensor, y: Tensor, noise: Tensor | None, slopes: Tensor, task: Task, start: Tensor | None) -> Any:
@@ -155,7 +157,6 @@ class GP(Surrogate):
         )
         found: Any = model
         found.zoopt_hyperparameters, found.zoopt_fitted = model.theta, len(y)
-        found.zoopt_evidence = -len(y) * density(model.theta.numpy())[0] - len(observed) * float(sd.log())
         lengths = torch.full_like(frame.lower, torch.nan)
         lengths[frame.numbers] = model.at.lengths * (frame.upper - frame.lower)[frame.numbers]
         found.zoopt_lengthscales = lengths

@@ -335,6 +335,16 @@ class Guided(Acquisition):
 
     several: ClassVar[bool | None] = None  # as the other one
 
+    @property
+    def any_scale(self) -> bool:  # type: ignore[override]
+        """As the other one."""
+        return self._inner.any_scale
+
+    @property
+    def takes_derivatives(self) -> bool:  # type: ignore[override]
+        """As the other one."""
+        return self._inner.takes_derivatives
+
     def __post_init__(self) -> None:
         if not isinstance(self.near, Mapping) or not self.near:
             raise ConfigError(f"guided needs near, parameters by name near which the optimum is believed to be; got {self.near!r}.")

@@ -241,10 +241,15 @@ class BO(Strategy[BOState]):
         random = Random(0).child("diagnosis")
         goal = self._goal(task, Request())
         search = Search(task.space, task.space.targets if goal is None else {}, state.x[:0], False, random)
-        with few_threads(told):
-            fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random, goal)
-            promise = self._acquisition.function(fitted, None)
-            return inside(task, fitted, self._surrogate, promise, list(state.timings or []), dict(state.diagnostics or {}))
+        try:
+            with few_threads(told):
+                fitted = Fitted(self._surrogate, task, self._data(task, state), state.hyperparameters, search, random, goal)
+                promise = self._acquisition.function(fitted, None)
+                return inside(task, fitted, self._surrogate, promise, list(state.timings or []), dict(state.diagnostics or {}))
+        except Exception as error:
+            if not numerical(error):
+                raise
+            return None
 
     def done(self, task: Task, state: BOState) -> Tensor | None:
         """Whether, as of the last proposal, a noticeably better point is as unlikely as ``finish`` asks; None: not asked for."""

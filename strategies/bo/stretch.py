@@ -54,15 +54,13 @@ class Stretch:
         return -0.5 * torch.log1p(((y - self.centre) / self.size).square()) - math.log(self.size)
 
     def data(self, part: TrainingData) -> TrainingData:
-        """Training data of one outcome on the scale."""
+        """Training data of one outcome without derivatives on the scale."""
         if self.even:
             return part
         slope = self.log_slope(part.y).exp()
         noise = None if part.noise is None else part.noise * slope
-        gradients = None if part.gradients is None else part.gradients * slope.unsqueeze(-1)
-        return TrainingData(part.x, self(part.y), noise, gradients)
+        return TrainingData(part.x, self(part.y), noise)
 
     def log_jacobian(self, part: TrainingData) -> float:
-        """Logarithm of the density of the outcomes, and derivatives, in their own units over that on the scale."""
-        count = torch.ones_like(part.y) if part.gradients is None else 1.0 + torch.isfinite(part.gradients).sum(-1)
-        return float((count * self.log_slope(part.y)).sum())
+        """Logarithm of the density of the outcomes in their own units over that on the scale."""
+        return float(self.log_slope(part.y).sum())

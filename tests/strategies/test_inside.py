@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 from zoopt import Bool, Choice, Context, Integer, Real, Space, Study, Task
@@ -99,6 +100,16 @@ def test_the_figure_is_one_file(tmp_path: Path) -> None:
     assert path.stat().st_size < 8_000_000
     chart = found.figure()
     assert {"expected", "fit", "search"} <= {trace.name for trace in chart.data}
+
+
+def test_numerics_that_fail_show_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    study = told(10)
+
+    def broken(*args: object) -> None:
+        raise torch.linalg.LinAlgError("not positive definite")
+
+    monkeypatch.setattr(GP, "fit", broken)
+    assert study.diagnosis is None
 
 
 def test_there_may_be_nothing_to_show() -> None:

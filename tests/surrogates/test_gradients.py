@@ -1,6 +1,7 @@
 """A Gaussian process of values and derivatives."""
 
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from torch import Tensor
 from zoopt import Choice, Command, Environment, Real, Space, Study, Task
 from zoopt.errors import FeedbackError
 from zoopt.strategies import BO
+from zoopt.strategies.bo.acquisitions import Guided
 from zoopt.surrogates.base import TrainingData
 from zoopt.surrogates.gp import GP
 from zoopt.surrogates.gradients import GradientGP, Hyperparameters, Points, of_observed, with_observed
@@ -169,8 +171,13 @@ def test_several_objectives_and_constraints_take_them(several: bool) -> None:
     assert study.evaluations == 6
 
 
-@pytest.mark.parametrize("recipe", [{"acquisition": "predictive-entropy"}, {"surrogate": "heteroscedastic-gp"}, {"surrogate": "saas"}])
-def test_recipes_that_know_no_derivatives_go_on_without(recipe: dict[str, str]) -> None:
+BELIEVED = Guided(near={"x": 0.3}, acquisition="predictive-entropy")
+
+
+@pytest.mark.parametrize(
+    "recipe", [{"acquisition": "predictive-entropy"}, {"acquisition": BELIEVED}, {"surrogate": "heteroscedastic-gp"}, {"surrogate": "saas"}]
+)
+def test_recipes_that_know_no_derivatives_go_on_without(recipe: dict[str, Any]) -> None:
     study = Study(SQUARE, BO(initial=4, raw_samples=32, **recipe), seed=1)
     for _ in range(7):
         trial = study.ask()
